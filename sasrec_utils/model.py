@@ -1,0 +1,252 @@
+"""SASRec, self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), from top to bottom.
+
+Symbols, in maths and in code: B playlists in a batch, L positions, D width, H heads, N tracks. Track ids are 1…N, 0 is
+padding. Playlists are padded on the right: under a causal mask no real position can see what follows it, so padding
+needs no mask of its own, no row of the attention is ever fully masked, and how much padding there is changes nothing.
+
+Differs from the paper: LayerNorm stands before each sub-layer and the residual goes around both, as the paper's text
+says (its code normalises the query only and adds the normalised input); one more LayerNorm comes at the end, as in its
+code; positions are counted from the start of the window, not from its end. Taught in notebook 03.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sasrec_utils.sequences import Sequences, pad
+
+__all__ = ["Attention", "Block", "SASRec", "SASRecConfig"]
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """The shape of a SASRec. The defaults are the paper's: absolute positions, track ids only, tied output.
+
+    `positions`: "absolute" (a vector for each place, the paper), "rotary" (queries and keys turned by their place) or
+    "relative" (a learned weight for each distance, one set per head). `n_artists`, `n_albums` > 0 add an embedding of
+    the track's artist and album to the track's own, at the input and, when `tied`, at the output. Raises ValueError for
+    a shape that cannot be. Taught in notebook 03.
+    """
+
+    n_items: int  # N
+    dim: int = 64  # D
+    blocks: int = 2
+    heads: int = 2  # H
+    max_len: int = 50  # L: how many of the newest tracks the model sees
+    dropout: float = 0.2
+    positions: str = "absolute"
+    tied: bool = True  # scores from the input embeddings; False: from a table of their own
+    n_artists: int = 0
+    n_albums: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_items", "dim", "blocks", "heads", "max_len"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.positions not in ("absolute", "rotary", "relative"):
+            raise ValueError(f"positions must be absolute, rotary or relative, got {self.positions!r}")
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"a width of {self.dim} cannot be shared by {self.heads} heads of equal, even width")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
+
+
+class Attention(nn.Module):
+    """Causal self-attention with H heads: softmax(Q Kᵀ / √(D/H) + position term) V (paper, section 3.2, equation 2).
+
+    Taught in notebook 03 §3–§6.
+    """
+
+    # Adam moves a weight by about one learning rate a step, while a distance has to differ by several units to stand
+    # out in a softmax: stored at a tenth of their size, distances are learned ten times as fast.
+    DISTANCE_SCALE = 10.0
+
+    def __init__(self, config: SASRecConfig):
+        super().__init__()
+        self.heads = config.heads
+        self.positions = config.positions
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.out = nn.Linear(config.dim, config.dim)
+        if config.positions == "relative":
+            self.distance = nn.Parameter(torch.zeros(config.heads, config.max_len))
+        if config.positions == "rotary":  # RoFormer (Su et al. 2021), equation 34
+            speed = 10_000 ** (-torch.arange(0, config.dim // config.heads, 2) / (config.dim // config.heads))
+            angle = torch.arange(config.max_len)[:, None] * speed
+            self.register_buffer("cos", angle.cos(), persistent=False)  # [L, D/H/2]
+            self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        B, L, D = x.shape
+        q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each [B, H, L, D/H]
+        if self.positions == "rotary":
+            q, k = self._turn(q), self._turn(k)
+        bias = self._distance_bias(L) if self.positions == "relative" else None  # [H, L, L]
+        if not return_attention:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
+            attn = None
+        else:  # the same in small steps, because the fused form does not hand out its weights
+            allowed = torch.ones(L, L, dtype=torch.bool, device=x.device).tril()  # True = may attend
+            scores = q @ k.transpose(-1, -2) / math.sqrt(D // self.heads) + (0 if bias is None else bias)
+            attn = scores.masked_fill(~allowed, -torch.inf).softmax(-1)  # [B, H, L, L], row = query, column = key
+            y = attn @ v
+        return self.out(y.transpose(1, 2).reshape(B, L, D)), attn  # heads side by side: [B, H, L, D/H] → [B, L, D]
+
+    def _distance_bias(self, L: int) -> Tensor:
+        """[H, L, L]: the weight of the distance from query i back to key j; -inf where j lies in the future."""
+        place = torch.arange(L, device=self.distance.device)
+        back = place[:, None] - place[None, :]
+        bias = self.distance[:, back.clamp(min=0)] * self.DISTANCE_SCALE
+        return bias.masked_fill(back < 0, -torch.inf)
+
+    def _turn(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)
+        cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class Block(nn.Module):
+    """Attention, then a point-wise feed-forward net; LayerNorm before, dropout and residual after (sections 3.2–3.3).
+
+    Taught in notebook 03 §7–§8.
+    """
+
+    def __init__(self, config: SASRecConfig):
+        super().__init__()
+        self.norm_attention, self.norm_feed = nn.LayerNorm(config.dim), nn.LayerNorm(config.dim)
+        self.attention = Attention(config)
+        self.feed_in, self.feed_out = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        y, attn = self.attention(self.norm_attention(x), return_attention)
+        x = x + self.dropout(y)
+        y = self.feed_out(self.dropout(F.relu(self.feed_in(self.norm_feed(x)))))
+        return x + self.dropout(y), attn
+
+
+class SASRec(nn.Module):
+    """Track ids in, for each position a vector whose products with the track table score the next track.
+
+    `artist_of`, `album_of`: int [N+1], the artist and album id of each model id (entry 0 is 0), needed when the config
+    has `n_artists` or `n_albums`. `seed` fixes the initial weights. A scorer as evaluation understands it: `name`, `n_items`, `score`. Taught in
+    notebook 03.
+    """
+
+    name = "sasrec"
+
+    def __init__(
+        self,
+        config: SASRecConfig,
+        artist_of: np.ndarray | None = None,
+        album_of: np.ndarray | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.config = config
+        N, D = config.n_items, config.dim
+        self.item_emb = nn.Embedding(N + 1, D, padding_idx=0)
+        self.features = nn.ModuleDict()
+        for name, size, ids in (("artist", config.n_artists, artist_of), ("album", config.n_albums, album_of)):
+            if size:
+                if ids is None or len(ids) != N + 1 or not 0 <= np.min(ids) <= np.max(ids) <= size:
+                    raise ValueError(f"a model with {size} {name}s needs {name}_of: {N + 1} ids from 0 to {size}")
+                self.features[name] = nn.Embedding(size + 1, D, padding_idx=0)
+                self.register_buffer(f"{name}_of", torch.as_tensor(np.array(ids), dtype=torch.long))
+        if config.positions == "absolute":
+            self.pos_emb = nn.Embedding(config.max_len, D)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(D)
+        self.dropout = nn.Dropout(config.dropout)
+        if not config.tied:
+            self.output = nn.Embedding(N + 1, D, padding_idx=0)
+        self._kept_table: Tensor | None = None
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        for name, parameter in self.named_parameters():
+            if "emb" in name or name.startswith(("features", "output")):
+                parameter.normal_(std=0.02)
+            elif parameter.ndim == 2 and "distance" not in name:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                parameter.zero_()
+        for embedding in (self.item_emb, *self.features.values(), *([] if self.config.tied else [self.output])):
+            embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else
+
+    @property
+    def n_items(self) -> int:
+        return self.config.n_items
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embedding of tracks, [..., D]: the track's own, plus its artist's and album's where the model has them."""
+        x = self.item_emb(ids)
+        for name, embedding in self.features.items():
+            x = x + embedding(getattr(self, f"{name}_of")[ids])
+        return x
+
+    def score_embed(self, ids: Tensor) -> Tensor:
+        """The vectors that score these tracks, [..., D]: their rows of `table()`."""
+        return self.embed(ids) if self.config.tied else self.output(ids)
+
+    def table(self) -> Tensor:
+        """[N+1, D]: the vectors that score the tracks; row 0 is padding."""
+        if self._kept_table is not None:
+            return self._kept_table
+        if not self.config.tied:
+            return self.output.weight
+        table = self.item_emb.weight
+        for name, embedding in self.features.items():
+            table = table + F.embedding(getattr(self, f"{name}_of"), embedding.weight, padding_idx=0)
+        return table
+
+    def keep_table(self) -> None:
+        """Make `table()` once and for all, for serving: the weights must not change after this."""
+        self._kept_table = None
+        self._kept_table = self.table().detach()
+
+    def forward(self, ids: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; what stands at padding means nothing.
+
+        With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key).
+        """
+        B, L = ids.shape
+        if L > self.config.max_len:
+            raise ValueError(f"{L} positions are more than the model's {self.config.max_len}: give the newest ones")
+        x = self.embed(ids)
+        if self.config.positions == "absolute":
+            x = x + self.pos_emb.weight[:L]
+        x = self.dropout(x)
+        attention = []
+        for block in self.blocks:
+            x, attn = block(x, return_attention)
+            attention.append(attn)
+        x = self.norm(x)
+        return (x, attention) if return_attention else x
+
+    @torch.inference_mode()
+    def score(self, histories: Sequences) -> np.ndarray:
+        """Scores of all tracks after each history, float32 [B, N+1]; column 0 is 0.
+
+        `histories` in model ids; ids above N are skipped, the newest `max_len` others are used. A history without any
+        known track is scored by popularity: model ids are in order of it.
+        """
+        was_training = self.training
+        self.eval()
+        known = histories.keep(histories.items <= self.n_items)
+        ids = torch.from_numpy(pad(known, self.config.max_len)).to(self.item_emb.weight.device)
+        last = (ids > 0).sum(1).sub(1).clamp(min=0)
+        hidden = self(ids)[torch.arange(len(ids), device=ids.device), last]  # [B, D], at the last real track
+        scores = hidden @ self.table().T
+        scores[:, 0] = 0
+        scores = scores.float().cpu().numpy()
+        scores[known.lengths == 0] = -np.arange(self.n_items + 1)
+        self.train(was_training)
+        return scores

@@ -1,0 +1,154 @@
+"""Track names in, track names out: a trained model with its catalogue, ready to use.
+
+A model directory is complete in itself: `model.safetensors` and `config.json` (the weights and their shape) and
+`tracks.parquet` (what model ids 1…N are called). Taught in notebook 06.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sasrec_utils.evaluation import top_k
+from sasrec_utils.mpd import Catalogue
+from sasrec_utils.sequences import Sequences, Vocabulary
+from sasrec_utils.training import CheckpointError, load
+
+__all__ = ["Recommendation", "Recommender", "save_tracks"]
+
+_COLUMNS = ("track_uri", "track_name", "artist_name", "album_name")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """`table`: rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
+
+    `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as it was given.
+    `note`: one sentence if something needs saying (unknown tracks, an empty history), else "".
+    """
+
+    table: pd.DataFrame
+    history: list[int]
+    unknown: list[str]
+    note: str
+
+    def __str__(self) -> str:
+        text = self.table[["rank", "track_name", "artist_name", "album_name", "score"]].to_string(index=False)
+        return f"{text}\n{self.note}" if self.note else text
+
+    def _repr_html_(self) -> str:
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return self.table.to_html(index=False, escape=True) + note
+
+
+class Recommender:
+    """Any scorer with the names of its tracks. `Recommender.load(directory)` makes one from a trained model.
+
+    `scorer`: see evaluation; `tracks`: a table whose row i is model id i + 1, with `track_uri`, `track_name`,
+    `artist_name`, `album_name`. Taught in notebook 06.
+    """
+
+    def __init__(self, scorer, tracks: pd.DataFrame):
+        if len(tracks) != scorer.n_items:
+            raise ValueError(f"{scorer.name} scores {scorer.n_items} tracks, the table names {len(tracks)}")
+        self.scorer = scorer
+        # Object arrays: picking ten entries takes microseconds, from a pandas column it would take most of a request.
+        self._names = {c: tracks[c].to_numpy(dtype=object, na_value=None) for c in _COLUMNS}
+        self._id_of_uri = {uri: i + 1 for i, uri in enumerate(self._names["track_uri"])}
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike) -> Recommender:
+        """The recommender of a model directory. Raises CheckpointError if something is missing or damaged."""
+        model, _ = load(directory)
+        path = Path(directory) / "tracks.parquet"
+        try:
+            tracks = pd.read_parquet(path)
+            model.keep_table()
+            return cls(model, tracks)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: does not name the model's tracks ({error}); train the model again."
+            ) from error
+
+    def __len__(self) -> int:
+        return self.scorer.n_items
+
+    def recommend(self, tracks: Iterable[str], k: int = 10) -> Recommendation:
+        """The `k` tracks that should follow `tracks`, which are given oldest first, as URIs or names.
+
+        A name is a track's name or "artist - track", in any case; several tracks of one name mean the most played.
+        Tracks of the history are not recommended again. What the model does not know is named in `unknown` and `note`;
+        with nothing left, the most played tracks are recommended and the note says so.
+        """
+        return self.recommend_batch([tracks], k)[0]
+
+    def recommend_batch(self, playlists: Sequence[Iterable[str]], k: int = 10) -> list[Recommendation]:
+        """`recommend` for several playlists at once; the same answers as one by one."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        found = [self._resolve(tracks) for tracks in playlists]
+        histories = Sequences.from_lists([ids for ids, _ in found])
+        scores = self.scorer.score(histories)
+        best = top_k(scores, k, histories)
+        return [self._answer(scores[i], best[i], *found[i]) for i in range(len(found))]
+
+    def table(self, ids: np.ndarray) -> pd.DataFrame:
+        """Names of model ids 1…N, one row each."""
+        return pd.DataFrame({"track_id": ids, **{c: self._names[c][np.asarray(ids) - 1] for c in _COLUMNS}})
+
+    def _resolve(self, tracks: Iterable[str]) -> tuple[list[int], list[str]]:
+        """Model ids of the tracks that the model knows, and the others as they were given."""
+        if isinstance(tracks, str):
+            raise TypeError("tracks must be a list of URIs or names, not one string")
+        ids, unknown = [], []
+        for track in tracks:
+            found = self._id_of_uri.get(track) or self._id_of_name.get(_fold(track))
+            ids.append(found) if found else unknown.append(track)
+        return ids, unknown
+
+    def _answer(self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str]) -> Recommendation:
+        best = best[best > 0]
+        columns = {"rank": np.arange(1, len(best) + 1), "track_id": best}
+        columns |= {c: self._names[c][best - 1] for c in _COLUMNS}
+        table = pd.DataFrame({**columns, "score": scores[best]})
+        note = ""
+        if unknown:
+            few = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+            note = f"Not known to the model and left out: {few}."
+        if not ids:
+            note = (note + " The history is empty: these are the most played tracks.").strip()
+        return Recommendation(table, ids, unknown, note)
+
+    @cached_property
+    def _id_of_name(self) -> dict[str, int]:
+        names: dict[str, int] = {}
+        for i, (track, artist) in enumerate(zip(self._names["track_name"], self._names["artist_name"], strict=True)):
+            if track:  # ids are in order of plays: the first one of a name is the most played
+                names.setdefault(_fold(track), i + 1)
+                names.setdefault(_fold(f"{artist} - {track}"), i + 1)
+        return names
+
+
+def save_tracks(directory: str | os.PathLike, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
+    """Write `tracks.parquet`: the names of model ids 1…N, beside a model. Written beside, then renamed."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    known = vocabulary.to_catalogue[1 : vocabulary.n_items + 1]
+    table = catalogue.tracks.iloc[known - 1].reset_index(drop=True)
+    beside = directory / "tracks.parquet.part"
+    table.to_parquet(beside)
+    os.replace(beside, directory / "tracks.parquet")
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,460 @@
+"""Ranks, metrics, intervals and protocols: against brute force, an independent library, and known answers."""
+
+from __future__ import annotations
+
+import ir_measures
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sasrec_utils import evaluation
+from sasrec_utils.evaluation import (
+    compare,
+    continuation,
+    evaluate,
+    ndcg_at,
+    ranks,
+    recall_at,
+    reciprocal_rank,
+    sampled_ranks,
+    table,
+    top_k,
+)
+from sasrec_utils.sequences import Sequences
+
+quick = settings(deadline=None, max_examples=60)
+
+
+class Fixed:
+    """Gives each playlist the row of scores that its first track, a mere tag, points to."""
+
+    def __init__(self, scores, name="fixed"):
+        self.scores, self.name = np.asarray(scores), name
+        self.n_items = self.scores.shape[1] - 1
+        self.batches = []
+
+    def score(self, histories):
+        self.batches.append(len(histories))
+        return self.scores[histories.items[histories.offsets[:-1]] - self.n_items - 1]
+
+
+def tagged(rows, n_items) -> Sequences:
+    """Playlists whose first entry is an unknown id, N + 1 + u: which row of `Fixed` to give."""
+    return Sequences.from_lists([[n_items + 1 + u, *row] for u, row in enumerate(rows)])
+
+
+def random_case(seed, users=40, n_items=30, levels=5):
+    """Histories, targets (some lost) and scores with many ties."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(1, n_items + 4, rng.integers(0, 12)).tolist() for _ in range(users)]
+    targets = rng.integers(0, n_items + 3, users)
+    scores = rng.integers(0, levels, (users, n_items + 1)).astype(np.float32)
+    scores[:, 0] = np.nan  # padding: never read
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    return rows, targets, scores
+
+
+def rank_by_hand(scores, history, target, exclude_seen=True):
+    n_items = len(scores) - 1
+    if not 0 < target <= n_items or (exclude_seen and target in history):
+        return 0
+    others = [x for x in range(1, n_items + 1) if x != target and not (exclude_seen and x in history)]
+    return 1 + sum(scores[x] >= scores[target] for x in others)
+
+
+class RandomScorer:
+    name = "random"
+
+    def __init__(self, n_items, seed=0):
+        self.n_items, self.rng = n_items, np.random.default_rng(seed)
+
+    def score(self, histories):
+        return self.rng.random((len(histories), self.n_items + 1), dtype=np.float32)
+
+
+# Ranks
+
+@quick
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([1, 7, 256]))
+def test_ranks_are_those_of_counting_by_hand(seed, exclude_seen, batch_size):
+    rows, targets, scores = random_case(seed)
+    found = ranks(Fixed(scores), tagged(rows, 30), targets, exclude_seen=exclude_seen, batch_size=batch_size)
+    assert found.tolist() == [rank_by_hand(*case, exclude_seen)
+                              for case in zip(scores, rows, targets, strict=True)]
+
+
+def test_a_scorer_that_cannot_tell_tracks_apart_comes_last():
+    rows, targets = [[1, 2, 2], [], [3]], [5, 1, 4]
+    found = ranks(Fixed(np.zeros((3, 21), np.float32)), tagged(rows, 20), targets)
+    assert found.tolist() == [18, 20, 19]  # = the number of candidates
+    report = evaluate(Fixed(np.full((3, 21), -np.inf, np.float32)), tagged(rows, 20), targets)
+    assert report.metrics["recall@10"].mean == 0 and report.metrics["ndcg@10"].mean == 0
+
+
+def test_a_random_scorer_scores_chance():
+    users, n_items = 4000, 50
+    histories = Sequences.from_lists([[1, 2, 3, 4, 5]] * users)
+    targets = np.random.default_rng(1).integers(6, n_items + 1, users)
+    found = ranks(RandomScorer(n_items), histories, targets)
+    chance = 10 / 45
+    assert abs(recall_at(found, 10).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / users)
+    found = sampled_ranks(RandomScorer(500), histories, targets)
+    chance = 10 / 101
+    assert abs(recall_at(found, 10).mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / users)
+
+
+def test_nan_and_wrong_shapes_are_refused_by_name():
+    histories = tagged([[1]], 20)
+    scores = np.zeros((1, 21), np.float32)
+    scores[0, 7] = np.nan
+    for protocol in ("full", "sampled"):
+        with pytest.raises(ValueError, match="broken gave NaN"):
+            evaluate(Fixed(scores, "broken"), histories, [5], protocol=protocol)
+    thin = Fixed(np.zeros((1, 21), np.float32), "thin")
+    thin.score = lambda histories: np.zeros((1, 20), np.float32)
+    with pytest.raises(ValueError, match=r"thin gave scores of shape \(1, 20\)"):
+        ranks(thin, histories, [5])
+    with pytest.raises(ValueError, match="as many targets"):
+        ranks(thin, histories, [5, 6])
+
+
+def test_every_playlist_is_counted():
+    users, n_items = 10_500, 12
+    scorer = RandomScorer(n_items)
+    targets = np.full(users, 5)
+    report = evaluate(scorer, Sequences.from_lists([[1]] * users), targets, n_boot=10)
+    assert report.playlists == users and (report.ranks > 0).all()
+    assert f"{users:,}" in repr(report) and table([report])["playlists"].item() == f"{users:,}"
+
+
+def test_memory_is_bounded_whatever_the_catalogue(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_SCORES", 210)
+    scorer = Fixed(np.zeros((50, 21), np.float32))
+    ranks(scorer, tagged([[1]] * 50, 20), np.full(50, 2))
+    assert max(scorer.batches) == 10 and sum(scorer.batches) == 50
+
+
+# Metrics
+
+@quick
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=50), st.integers(1, 20))
+def test_metrics_stay_in_their_bounds(found, k):
+    found = np.array(found)
+    recall, ndcg, mrr = recall_at(found, k), ndcg_at(found, k), reciprocal_rank(found)
+    assert len(recall) == len(ndcg) == len(mrr) == (found > 0).sum()
+    assert ((ndcg >= 0) & (ndcg <= recall) & (recall <= 1)).all() and ((mrr > 0) & (mrr <= 1)).all()
+    assert ((ndcg == 1) == (found[found > 0] == 1)).all()
+
+
+@pytest.mark.parametrize("k", [1, 10])
+def test_metrics_are_those_of_an_independent_library(k):
+    rng = np.random.default_rng(3)
+    users, n_items = 200, 60
+    scores = rng.permuted(np.tile(np.arange(n_items + 1, dtype=np.float32), (users, 1)), axis=1)  # no ties
+    rows = [rng.choice(np.arange(1, 31), 8, replace=False).tolist() for _ in range(users)]
+    targets = rng.integers(31, n_items + 1, users)
+    report = evaluate(Fixed(scores), tagged(rows, n_items), targets, k=k)
+    run = [ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
+           for u in range(users) for x in range(1, n_items + 1) if x not in rows[u]]
+    truth = [ir_measures.Qrel(str(u), str(x), 1) for u, x in enumerate(targets)]
+    theirs = {f"recall@{k}": ir_measures.R @ k, f"ndcg@{k}": ir_measures.nDCG @ k, "mrr": ir_measures.RR}
+    mean = ir_measures.calc_aggregate(theirs.values(), truth, run)
+    each = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(theirs.values(), truth, run)}
+    for name, measure in theirs.items():
+        assert report.metrics[name].mean == pytest.approx(mean[measure], abs=1e-8)
+        one_by_one = [each[str(measure), str(u)] for u in range(users)]
+        assert report.values[name] == pytest.approx(one_by_one, abs=1e-8)
+
+
+def test_a_perfect_scorer_scores_one():
+    targets = np.arange(1, 16)
+    scores = np.zeros((15, 21), np.float32)
+    scores[np.arange(15), targets] = 1
+    report = evaluate(Fixed(scores), tagged([[20]] * 15, 20), targets)
+    assert all(interval == (1, 1, 1) for interval in report.metrics.values())
+    assert (report.targets_kept, report.playlists) == (1, 15)
+
+
+# Reports
+
+def test_lost_targets_are_counted_and_empty_playlists_are_not():
+    # known, unknown (21), already in the history (1), no target at all (0)
+    scores = np.zeros((4, 21), np.float32)
+    scores[:, 5] = 1
+    report = evaluate(Fixed(scores), tagged([[1]] * 4, 20), [5, 21, 1, 0])
+    assert report.ranks.tolist() == [1, 0, 0, 0]
+    assert report.playlists == 3 and report.targets_kept == pytest.approx(1 / 3)
+    assert report.metrics["recall@10"].mean == 1
+    assert report.metrics["recall@10_all"].mean == pytest.approx(1 / 3)
+    kept_repeat = evaluate(Fixed(scores), tagged([[1]] * 4, 20), [5, 21, 1, 0], exclude_seen=False)
+    assert kept_repeat.ranks.tolist() == [1, 0, 20, 0]
+    with pytest.raises(ValueError, match="no playlist has a target"):
+        evaluate(Fixed(scores), tagged([[1]] * 4, 20), [0] * 4)
+    with pytest.raises(ValueError, match="protocol"):
+        evaluate(Fixed(scores), tagged([[1]] * 4, 20), [5] * 4, protocol="both")
+
+
+def test_all_targets_lost_is_said_not_hidden():
+    report = evaluate(Fixed(np.zeros((2, 21), np.float32)), tagged([[1]] * 2, 20), [1, 30])
+    assert report.targets_kept == 0 and np.isnan(report.metrics["recall@10"].mean)
+    assert report.metrics["recall@10_all"].mean == 0
+
+
+def test_coverage_is_the_share_of_tracks_shown():
+    scores = np.tile(np.arange(21, dtype=np.float32), (3, 1))
+    scores[1:] = scores[1:, ::-1]
+    report = evaluate(Fixed(scores), tagged([[20], [1, 2], []], 20), [5, 6, 7], k=3)
+    assert report.coverage == 8 / 20  # 19, 18, 17; 3, 4, 5; 1, 2, 3: what the history holds is not shown
+    report = evaluate(Fixed(scores), tagged([[20], [1, 2], []], 20), [5, 6, 7], k=3, exclude_seen=False)
+    assert report.coverage == 6 / 20  # 20, 19, 18; 1, 2, 3; 1, 2, 3
+
+
+def test_reports_are_the_same_whatever_the_batch():
+    rows, targets, scores = random_case(5)
+    one, many = (evaluate(Fixed(scores), tagged(rows, 30), targets, batch_size=b) for b in (256, 3))
+    assert one.row() == many.row()
+    assert one.row() == evaluate(Fixed(scores), tagged(rows, 30), targets).row()
+
+
+def test_the_table_says_what_is_behind_each_number():
+    rows, targets, scores = random_case(5)
+    reports = [evaluate(Fixed(scores, name), tagged(rows, 30), targets, protocol=protocol)
+               for name, protocol in (("a", "full"), ("b", "sampled"))]
+    frame = table(reports)
+    assert frame.index.tolist() == ["a", "b"] and frame["protocol"].tolist() == ["full", "sampled"]
+    low, high = reports[0].metrics["recall@10"][1:]
+    mean = reports[0].metrics["recall@10"].mean
+    assert frame.loc["a", "recall@10"] == f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    assert {"ndcg@10", "mrr", "coverage", "targets kept", "playlists"} < set(frame.columns)
+    assert table([]).empty
+
+
+# Intervals
+
+def test_bootstrap_intervals_are_those_of_theory_for_many_playlists():
+    values = np.random.default_rng(0).random((3000, 2)) ** [1, 4]
+    for column, interval in zip(values.T, evaluation._bootstrap(values, 2000, 1), strict=True):
+        half = 1.96 * column.std() / np.sqrt(len(column))
+        assert interval.mean == pytest.approx(column.mean())
+        assert interval.low == pytest.approx(column.mean() - half, abs=0.15 * half)
+        assert interval.high == pytest.approx(column.mean() + half, abs=0.15 * half)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng, covered = np.random.default_rng(0), 0
+    for trial in range(400):
+        hits = (rng.random((250, 1)) < 0.2).astype(float)
+        interval = evaluation._bootstrap(hits, 200, trial)[0]
+        covered += interval.low <= 0.2 <= interval.high
+    assert 0.91 < covered / 400 < 0.98  # 95 % is meant; 3.3 standard errors either way
+
+
+def test_blocks_of_resamples_do_not_change_the_interval_much(monkeypatch):
+    values = np.random.default_rng(0).random((500, 1))
+    whole = evaluation._bootstrap(values, 1000, 0)[0]
+    several = evaluation._bootstrap(np.tile(values, (20, 1)), 1000, 0)[0]  # 10,000 playlists: three blocks
+    assert (several.high - several.low) == pytest.approx((whole.high - whole.low) / np.sqrt(20), rel=0.15)
+
+
+def test_paired_differences_see_what_separate_intervals_cannot():
+    rng = np.random.default_rng(0)
+    users, n_items = 600, 40
+    base = rng.random((users, n_items + 1)).astype(np.float32)
+    targets = rng.integers(1, n_items + 1, users)
+    better = base.copy()
+    better[np.arange(users), targets] += 0.03
+    histories = tagged([[]] * users, n_items)
+    a, b = (evaluate(Fixed(s), histories, targets) for s in (better, base))
+    assert a.metrics["recall@10"].low < b.metrics["recall@10"].high  # separate intervals overlap
+    difference = compare(a, b)
+    assert difference.low > 0
+    assert difference.mean == pytest.approx(a.metrics["recall@10"].mean - b.metrics["recall@10"].mean)
+    assert compare(b, a).high == pytest.approx(-difference.low)
+    assert compare(a, a, "ndcg@10") == (0, 0, 0)
+
+
+def test_only_like_is_compared_with_like():
+    rows, targets, scores = random_case(5)
+    histories = tagged(rows, 30)
+    report = evaluate(Fixed(scores), histories, targets)
+    other = evaluate(Fixed(scores), histories, np.roll(targets, 1))
+    sampled = evaluate(Fixed(scores), histories, targets, protocol="sampled")
+    for wrong in (other, sampled):
+        with pytest.raises(ValueError, match="same playlists"):
+            compare(report, wrong)
+    with pytest.raises(ValueError, match="recall@5"):
+        compare(report, report, "recall@5")
+    few = Fixed(scores[:, :21])  # a smaller vocabulary loses more targets
+    few.score = lambda histories: scores[histories.items[histories.offsets[:-1]] - 31][:, :21]
+    smaller = evaluate(few, histories, targets)
+    with pytest.raises(ValueError, match="kept different targets"):
+        compare(report, smaller)
+    assert compare(report, smaller, "recall@10_all").mean > -1
+
+
+# One and a hundred
+
+@quick
+@given(st.integers(0, 10_000), st.sampled_from([1, 5, 100]))
+def test_negatives_are_distinct_and_never_seen_or_the_target(seed, n):
+    rows, targets, _ = random_case(seed)
+    drawn = evaluation._draw_negatives(Sequences.from_lists(rows), targets.astype(np.int64), 30, n, seed)
+    for row, target, negatives in zip(rows, targets, drawn, strict=True):
+        taken = negatives[negatives > 0]
+        allowed = set(range(1, 31)) - set(row) - {int(target)}
+        assert len(taken) == len(set(taken)) == min(n, len(allowed)) and set(taken) <= allowed
+
+
+def test_negatives_are_uniform():
+    histories = Sequences.from_lists([[2, 3, 9]] * 20_000)
+    drawn = evaluation._draw_negatives(histories, np.full(20_000, 5), 10, 2, 0)
+    share = np.bincount(drawn.ravel(), minlength=11) / 20_000
+    assert (share[[0, 2, 3, 5, 9]] == 0).all()
+    assert abs(share[[1, 4, 6, 7, 8, 10]] - 1 / 3).max() < 0.02  # 2 of 6; six standard errors
+    assert (drawn[:, 0] < drawn[:, 1]).mean() > 0.2 and (drawn[:, 0] > drawn[:, 1]).mean() > 0.2
+
+
+def test_a_playlist_that_holds_nearly_every_track_ends():
+    histories = Sequences.from_lists([list(range(1, 999)), list(range(1, 1000)), list(range(1, 1001))])
+    drawn = evaluation._draw_negatives(histories, np.array([999, 1000, 1001]), 1000, 100, 0)
+    assert drawn[0, drawn[0] > 0].tolist() == [1000]
+    assert (drawn[1:] == 0).all()
+    report = evaluate(RandomScorer(1000), histories, [999, 1000, 1001], protocol="sampled")
+    assert report.ranks[1:].tolist() == [1, 0]
+
+
+@quick
+@given(st.integers(0, 10_000))
+def test_sampled_ranks_flatter(seed):
+    rows, targets, scores = random_case(seed)
+    histories = tagged(rows, 30)
+    full = ranks(Fixed(scores), histories, targets)
+    sampled = sampled_ranks(Fixed(scores), histories, targets, n_negatives=10, seed=seed)
+    assert ((sampled > 0) == (full > 0)).all() and (sampled <= full).all()
+    assert np.array_equal(sampled, sampled_ranks(Fixed(scores), histories, targets, n_negatives=10, seed=seed,
+                                                 batch_size=7))
+    # with every track among the negatives the two protocols are one
+    assert np.array_equal(full, sampled_ranks(Fixed(scores), histories, targets, n_negatives=30))
+
+
+def test_fixed_negatives_are_used_as_they_are():
+    scores = np.arange(21, dtype=np.float32)[None]
+    found = sampled_ranks(Fixed(scores), tagged([[1]], 20), [10], negatives=np.array([[9, 10, 11, 0]]))
+    assert found.tolist() == [3]
+
+
+# Best tracks
+
+@quick
+@given(st.integers(0, 10_000), st.integers(1, 35))
+def test_top_k_is_a_sorted_list_cut_off(seed, k):
+    rows, _, scores = random_case(seed)
+    before = scores.copy()
+    found = top_k(scores, k, exclude=Sequences.from_lists(rows))
+    assert np.array_equal(scores, before, equal_nan=True) and found.shape == (40, k)
+    for row, seen, ids in zip(scores, rows, found, strict=True):
+        allowed = [x for x in range(1, 31) if x not in seen and row[x] > -np.inf]
+        expected = sorted(allowed, key=lambda x: (-row[x], x))[:k]
+        # which of several equal scores at the cut get in is open; the scores are not
+        assert row[ids[ids > 0]].tolist() == row[expected].tolist()
+        assert len(set(ids[ids > 0])) == len(expected) and set(ids[ids > 0]) <= set(allowed)
+        assert (ids[len(expected):] == 0).all()
+        if k >= len(allowed):
+            assert ids[:len(expected)].tolist() == expected
+
+
+# Continuation
+
+def test_continuation_by_hand():
+    # tracks 1…20, artist = (track + 1) // 2; ranking: 1, 2, 3, …
+    scores = np.tile(-np.arange(21, dtype=np.float32), (4, 1))
+    artist_of = np.append((np.arange(41) + 1) // 2, [99])
+    seeds = tagged([[1], [1], [1], [1]], 20)
+    # 1 is a seed, so it is not asked for and the list is 2, 3, 4, …; hits are 2 and 9, at places 1 and 8;
+    # 40 and 41 are unknown
+    held_out = Sequences.from_lists([[9, 2, 2, 40, 1], [19, 17], [], [41]])
+    report = continuation(Fixed(scores), seeds, held_out, artist_of, n=12)
+    values = {name: column.tolist() for name, column in report.values.items()}
+    assert values["r_precision"][:2] == [1 / 3, 0]
+    # first 3 places: tracks 2, 3, 4 of artists 1, 2, 2; held out: 2, 9, 40 of artists 1, 5, 20
+    assert values["r_precision_artist"][:2] == [(1 + 0.25) / 3, 0]
+    log2 = np.log2
+    assert values["ndcg"][0] == pytest.approx((1 + 1 / log2(9)) / (1 + 1 / log2(3) + 1 / log2(4)))
+    assert values["ndcg_challenge"][0] == pytest.approx((1 + 1 / log2(8)) / (1 + 1 / log2(2)))
+    assert values["clicks"][:2] == [0, 51]
+    assert values["recall@12"][:2] == [2 / 3, 0]
+    assert all(np.isnan(column[2]) for column in values.values())  # nothing held out: does not count
+    assert values["r_precision"][3] == 0 and values["clicks"][3] == 51  # unknown tracks are misses
+    assert report.playlists == 3
+    assert report.targets_kept == pytest.approx(4 / 6)  # of 9, 2, 40 / 19, 17 / 41
+    longer = continuation(Fixed(scores), seeds, held_out, artist_of, n=19)
+    assert longer.values["clicks"][1] == 1  # 17 is at place 16
+    assert report.coverage == 12 / 20
+
+
+def test_artist_credit_counts_distinct_artists_of_the_first_places():
+    scores = -np.arange(21, dtype=np.float32)[None]
+    artist_of = np.array([0, 7, 7, 8, 8, 0, 0] + [1] * 30)
+    held_out = Sequences.from_lists([[11, 6, 31, 32]])  # artists 1, 0 (unknown), 1, 1
+    report = continuation(Fixed(scores), tagged([[]], 20), held_out, artist_of, n=15)
+    assert report.values["r_precision_artist"][0] == 0  # first 4: artists 7, 7, 8, 8; unknown never matches
+    artist_of[[11, 31]] = 7
+    report = continuation(Fixed(scores), tagged([[]], 20), held_out, artist_of, n=15)
+    assert report.values["r_precision_artist"][0] == 0.25 / 4  # 7 counts once
+    with pytest.raises(ValueError, match="artist_of covers 9"):
+        continuation(Fixed(scores), tagged([[]], 20), held_out, artist_of[:10], n=15)
+
+
+def test_a_perfect_continuation():
+    scores = np.zeros((1, 21), np.float32)
+    scores[0, [4, 8, 15]] = [3, 2, 1]
+    report = continuation(Fixed(scores), tagged([[1]], 20), Sequences.from_lists([[15, 4, 8]]), n=10)
+    assert {name: interval.mean for name, interval in report.metrics.items()} == {
+        "r_precision": 1, "ndcg": 1, "ndcg_challenge": 1, "clicks": 0, "recall@10": 1}
+
+
+@quick
+@given(st.integers(0, 10_000))
+def test_continuation_metrics_stay_in_their_bounds_and_agree_with_a_loop(seed):
+    rows, _, scores = random_case(seed, levels=1000)
+    rng = np.random.default_rng(seed)
+    held = [rng.choice([*range(1, 31), 100, 101, 102], rng.integers(0, 9)).tolist() for _ in rows]
+    artist_of = rng.integers(0, 6, 103)
+    seeds, held_out = tagged(rows, 30), Sequences.from_lists(held)
+    report = continuation(Fixed(scores), seeds, held_out, artist_of, n=12, n_boot=5, batch_size=16)
+    assert report.values["r_precision"].shape == (len(rows),)
+    listed = top_k(scores, 12, exclude=Sequences.from_lists(rows))
+    for u, (row, rest, ids) in enumerate(zip(rows, held, listed, strict=True)):
+        wanted = set(rest) - set(row)
+        if not wanted:
+            assert np.isnan(report.values["ndcg"][u])
+            continue
+        head = set(ids[:len(wanted)]) - {0}
+        artists = {artist_of[x] for x in head} & {artist_of[x] for x in wanted} - {0}
+        assert report.values["r_precision"][u] == pytest.approx(len(head & wanted) / len(wanted))
+        assert report.values["r_precision_artist"][u] == pytest.approx(
+            (len(head & wanted) + 0.25 * len(artists)) / len(wanted))
+        hits = [i for i, x in enumerate(ids) if x in wanted]
+        assert report.values["clicks"][u] == (hits[0] // 10 if hits else 51)
+        assert report.values["recall@12"][u] == pytest.approx(len(hits) / len(wanted))
+        assert 0 <= report.values["ndcg"][u] <= 1 + 1e-12
+        assert 0 <= report.values["ndcg_challenge"][u] <= 1 + 1e-12
+        assert (report.values["ndcg"][u] > 0) == (report.values["ndcg_challenge"][u] > 0) == bool(hits)
+
+
+def test_continuation_agrees_with_an_independent_library():
+    rng = np.random.default_rng(1)
+    users, n_items = 100, 80
+    scores = rng.permuted(np.tile(np.arange(n_items + 1, dtype=np.float32), (users, 1)), axis=1)
+    rows = [rng.choice(np.arange(1, 41), 5, replace=False).tolist() for _ in range(users)]
+    held = [rng.choice(np.arange(41, n_items + 1), 12, replace=False).tolist() for _ in range(users)]
+    report = continuation(Fixed(scores), tagged(rows, n_items), Sequences.from_lists(held), n=50)
+    run = [ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
+           for u in range(users) for x in range(1, n_items + 1) if x not in rows[u]]
+    truth = [ir_measures.Qrel(str(u), str(x), 1) for u in range(users) for x in held[u]]
+    theirs = {"r_precision": ir_measures.Rprec, "ndcg": ir_measures.nDCG @ 50,
+              "recall@50": ir_measures.R @ 50}
+    mean = ir_measures.calc_aggregate(theirs.values(), truth, run)
+    for name, measure in theirs.items():
+        assert report.metrics[name].mean == pytest.approx(mean[measure], abs=1e-8)
