@@ -257,11 +257,11 @@ def main() -> None:
         if len(runs) > 1:
             small, large = runs[-2], runs[-1]
             per_slice = (large["seconds"] - small["seconds"]) / (large["slices"] - small["slices"])
-            total = {key: large[key] + (large[key] - small[key]) * (TRACKS - large["tracks"])
-                     / max(1, large["tracks"] - small["tracks"]) for key in ("parent", "child")}
+            per_track = (large["parent"] - small["parent"]) / max(1, large["tracks"] - small["tracks"])
             seconds = large["seconds"] + per_slice * (SLICES - large["slices"])
-            print(f"full set, extrapolated: {seconds:.0f} s (linear in slices); "
-                  f"parent {total['parent']:,.0f} MB, reader {total['child']:,.0f} MB (linear in tracks)")
+            memory = large["parent"] + per_track * (TRACKS - large["tracks"])
+            print(f"full set, extrapolated: {seconds:.0f} s (linear in slices); parent {memory:,.0f} MB "
+                  "(linear in tracks; --vocabulary measures it, and the readers)")
     if options.vocabulary:
         with tempfile.TemporaryDirectory() as made:
             in_own_process("all_new", made, round(TRACKS / 66_000), 0, 0)

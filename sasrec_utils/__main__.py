@@ -31,7 +31,7 @@ import pandas as pd
 from sasrec_utils.baselines import fit_baselines, tune_blend
 from sasrec_utils.evaluation import Report, compare, evaluate, table
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import MPDError, prepare, slice_files
+from sasrec_utils.mpd import MPDError, prepare
 from sasrec_utils.recommender import Recommender, save_tracks
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.synthetic import PRESETS, Oracle, World, load_world, write_slices
@@ -135,12 +135,12 @@ def evaluate_command(args: argparse.Namespace) -> None:
     places = _places(args)
     prepared = _prepared(args, places)
     model, about = load(places.models / args.name)
-    data = load_dataset(prepared, about["data"]["min_count"], about["data"]["seed"])
-    if about["data"]["prepared"] != prepared.name:
+    of = about.get("data")
+    if not isinstance(of, dict) or of.get("prepared") != prepared.name or not {"min_count", "seed"} <= of.keys():
         raise CheckpointError(
-            f"{places.models / args.name}: was trained on other playlists ({about['data']['prepared']}) than those in "
-            f"{prepared}; train a model on these first."
+            f"{places.models / args.name}: was not trained by `train` on the playlists in {prepared}; do that first."
         )
+    data = load_dataset(prepared, of["min_count"], of["seed"])
     reports = _judge(model, data, load_world(places.raw), prepared, protocol=args.protocol)
     if args.json:
         print(json.dumps([r.row() for r in reports], indent=1))
@@ -181,6 +181,8 @@ def _train(args: argparse.Namespace, places: Places, prepared: Path, data: Datas
         return directory, there["train_seconds"]
     known = slice(vocabulary.n_items + 1)
     model = SASRec(shape, data.artist_of[known], data.album_of[known], seed=args.seed)
+    if not same:  # weights of another run must never meet the names of this one
+        (directory / "config.json").unlink(missing_ok=True)
     save_tracks(directory, data.catalogue, vocabulary)
     history = fit(model, data.train, data.valid, plan, directory, resume=same, extra=about)
     seconds = round(float(history["seconds"].sum()), 1)
@@ -210,7 +212,8 @@ def _print_reports(reports: list[Report]) -> None:
     if oracle is not None:
         for metric in METRICS:
             best = oracle.metrics[metric].mean
-            shown[f"share of best {metric}"] = [f"{r.metrics[metric].mean / best:.0%}" for r in reports]
+            shares = [f"{r.metrics[metric].mean / best:.0%}" if best else "" for r in reports]
+            shown[f"share of best {metric}"] = shares
     print(
         f"{model.playlists:,} test playlists, {model.targets_kept:.1%} of their targets kept, protocol: {model.protocol}"
     )

@@ -42,7 +42,7 @@ def _weights(histories: Sequences, n_items: int, n_last: int, decay: float) -> s
     """Weight of each of the newest known tracks, decay^age with the newest at age 0; sparse [B, N + 1]."""
     newest = _known(histories, n_items).last(n_last)
     age = np.repeat(newest.offsets[1:], newest.lengths) - 1 - np.arange(len(newest.items))
-    weights = (decay ** age).astype(np.float32)
+    weights = (decay**age).astype(np.float32)
     return sparse.csr_array((weights, newest.items, newest.offsets), shape=(len(histories), n_items + 1))
 
 
@@ -93,14 +93,21 @@ class Markov:
             raise ValueError(f"damping must be above 0, got {self.damping}")
 
     @classmethod
-    def fit(cls, train: Sequences, n_items: int, *, n_last: int = 1, decay: float = 0.5,
-            damping: float = 1.0, name: str = "Markov") -> Markov:
+    def fit(
+        cls,
+        train: Sequences,
+        n_items: int,
+        *,
+        n_last: int = 1,
+        decay: float = 0.5,
+        damping: float = 1.0,
+        name: str = "Markov",
+    ) -> Markov:
         """Count direct successions of known tracks in the training playlists. Taught in notebook 05 §1."""
         items, owner = train.items, train.owner
         pairs = (owner[1:] == owner[:-1]) & (items[1:] <= n_items) & (items[:-1] <= n_items)
         before, after = items[:-1][pairs], items[1:][pairs]
-        counts = sparse.csr_array((np.ones(len(before), np.float32), (before, after)),
-                                  shape=(n_items + 1, n_items + 1))
+        counts = sparse.csr_array((np.ones(len(before), np.float32), (before, after)), shape=(n_items + 1, n_items + 1))
         counts.sum_duplicates()
         return cls(counts, _popularity(train, n_items), n_last, decay, damping, name)
 
@@ -145,16 +152,26 @@ class ItemKNN:
     name: str = "item-kNN"
 
     @classmethod
-    def fit(cls, train: Sequences, n_items: int, *, n_last: int = 20, decay: float = 0.8, shrink: float = 1.0,
-            neighbours: int = 200, name: str = "item-kNN") -> ItemKNN:
+    def fit(
+        cls,
+        train: Sequences,
+        n_items: int,
+        *,
+        n_last: int = 20,
+        decay: float = 0.8,
+        shrink: float = 1.0,
+        neighbours: int = 200,
+        name: str = "item-kNN",
+    ) -> ItemKNN:
         """Similarities of tracks over the training playlists.
 
         Rows of the track × track matrix are made in blocks and cut to `neighbours` at once, so memory stays
         at N × `neighbours` entries however large the catalogue. Taught in notebook 05 §1.
         """
         known = _known(train, n_items)
-        held = sparse.csr_array((np.ones(len(known.items), np.float32), known.items, known.offsets),
-                                shape=(len(known), n_items + 1))
+        held = sparse.csr_array(
+            (np.ones(len(known.items), np.float32), known.items, known.offsets), shape=(len(known), n_items + 1)
+        )
         held.sum_duplicates()
         held.data[:] = 1  # a repeat of a track within a playlist counts once
         size = held.sum(axis=0)
@@ -194,7 +211,7 @@ def _keep_largest(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
     for row in np.flatnonzero(np.diff(matrix.indptr) > n):
         span = slice(matrix.indptr[row], matrix.indptr[row + 1])
         values = matrix.data[span]
-        keep[span][np.argpartition(values, len(values) - n)[:len(values) - n]] = False
+        keep[span][np.argpartition(values, len(values) - n)[: len(values) - n]] = False
     kept = np.concatenate(([0], np.cumsum(keep)))[matrix.indptr]
     return sparse.csr_array((matrix.data[keep], matrix.indices[keep], kept), shape=matrix.shape)
 
@@ -203,12 +220,12 @@ def _keep_largest(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
 class Blend:
     """A weighted sum of the scores of several scorers, each brought to the same scale first.
 
-    Per history and part, scores become z-scores over the N tracks (mean 0, standard deviation 1); a part
-    marked in `logits` goes through a softmax before that, as does SASRec, whose scores are
-    log-probabilities up to a constant. A track that any part rules out (-inf) stays ruled out. A blend is a
-    scorer, so it can be part of another. On two public data sets and two made-up worlds z-scores were
-    better than or level with scaling by the largest score, sums of probabilities, logarithms and reciprocal
-    ranks. Taught in notebook 05 §6.
+    Per history and part, scores become z-scores over the N tracks (mean 0, standard deviation 1); a part marked
+    in `logits` goes through a softmax before that, as SASRec should: its scores are log-probabilities up to a
+    constant. A track that any part rules out (-inf) stays ruled out. A blend is a scorer, so it can be part of
+    another. For item-kNN + Markov, z-scores gave the best NDCG@10 on two public data sets and two made-up worlds,
+    against scaling by the largest score, sums of probabilities or logarithms, and reciprocal ranks.
+    Taught in notebook 05 §6.
     """
 
     scorers: tuple
@@ -219,8 +236,10 @@ class Blend:
     def __post_init__(self) -> None:
         logits = tuple(self.logits) or (False,) * len(self.scorers)
         if not self.scorers or len(self.scorers) != len(self.weights) or len(self.scorers) != len(logits):
-            raise ValueError(f"{len(self.scorers)} scorers need as many weights (and logits), got "
-                             f"{len(self.weights)} (and {len(logits)})")
+            raise ValueError(
+                f"{len(self.scorers)} scorers need as many weights (and logits), got "
+                f"{len(self.weights)} (and {len(logits)})"
+            )
         if len({scorer.n_items for scorer in self.scorers}) > 1:
             sizes = ", ".join(f"{scorer.name}: {scorer.n_items}" for scorer in self.scorers)
             raise ValueError(f"a blend needs scorers of one vocabulary, these differ in tracks ({sizes})")
@@ -234,8 +253,10 @@ class Blend:
 
     def score(self, histories: Sequences) -> np.ndarray:
         """Weighted sum of standardised scores, float32 [B, N + 1]. Taught in notebook 05 §6."""
-        parts = (_standardise(scorer.score(histories), logits)
-                 for scorer, logits in zip(self.scorers, self.logits, strict=True))
+        parts = (
+            _standardise(scorer.score(histories), logits)
+            for scorer, logits in zip(self.scorers, self.logits, strict=True)
+        )
         return _weighted(parts, self.weights)
 
 
@@ -273,6 +294,7 @@ def _weighted(parts: Iterable[np.ndarray], weights: Sequence[float]) -> np.ndarr
 
 # Choosing on validation playlists ----------------------------------------------------------------------
 
+
 def tune(candidates: Iterable, histories: Sequences, targets: np.ndarray, *, k: int = 10) -> tuple:
     """The candidate with the best NDCG@k on validation playlists, and the whole comparison.
 
@@ -289,8 +311,9 @@ def tune(candidates: Iterable, histories: Sequences, targets: np.ndarray, *, k: 
             raise ValueError("none of the validation targets is a known track: nothing to choose by")
         ndcg = float(ndcg_at(found, k).mean())
         settings = {name: value for name, value in vars(candidate).items() if isinstance(value, int | float)}
-        rows.append({"model": candidate.name} | settings
-                    | {f"recall@{k}": float(recall_at(found, k).mean()), f"ndcg@{k}": ndcg})
+        rows.append(
+            {"model": candidate.name} | settings | {f"recall@{k}": float(recall_at(found, k).mean()), f"ndcg@{k}": ndcg}
+        )
         if ndcg > best_ndcg:
             best, best_ndcg = candidate, ndcg
     if best is None:
@@ -298,8 +321,9 @@ def tune(candidates: Iterable, histories: Sequences, targets: np.ndarray, *, k: 
     return best, pd.DataFrame(rows)
 
 
-def tune_blend(scorers: Sequence, histories: Sequences, targets: np.ndarray, *, k: int = 10,
-               step: float = 0.05, name: str = "") -> tuple[Blend, pd.DataFrame]:
+def tune_blend(
+    scorers: Sequence, histories: Sequences, targets: np.ndarray, *, k: int = 10, step: float = 0.05, name: str = ""
+) -> tuple[Blend, pd.DataFrame]:
     """The blend of `scorers` with the best NDCG@k on validation playlists, and the whole comparison.
 
     Tries all weights that are multiples of `step` and sum to 1, so one part alone is among them; each part
@@ -325,14 +349,24 @@ def tune_blend(scorers: Sequence, histories: Sequences, targets: np.ndarray, *, 
                 row[rows] = _batch_ranks(_weighted(ready, weights), part, targets[rows], True)
     if not found.any():
         raise ValueError("none of the validation targets is a known track: nothing to choose by")
-    tried = [(logits, weights, row) for logits, variant in zip(variants, found, strict=True)
-             for weights, row in zip(grid, variant, strict=True)]
+    tried = [
+        (logits, weights, row)
+        for logits, variant in zip(variants, found, strict=True)
+        for weights, row in zip(grid, variant, strict=True)
+    ]
     names = [scorer.name for scorer in parts]
     labels = [part if names.count(part) == 1 else f"{part} #{i}" for i, part in enumerate(names, 1)]
-    table = pd.DataFrame([dict(zip(labels, weights, strict=True))
-                          | {"logits": ", ".join(itertools.compress(labels, logits)),
-                             f"recall@{k}": recall_at(row, k).mean(), f"ndcg@{k}": ndcg_at(row, k).mean()}
-                          for logits, weights, row in tried])
+    table = pd.DataFrame(
+        [
+            dict(zip(labels, weights, strict=True))
+            | {
+                "logits": ", ".join(itertools.compress(labels, logits)),
+                f"recall@{k}": recall_at(row, k).mean(),
+                f"ndcg@{k}": ndcg_at(row, k).mean(),
+            }
+            for logits, weights, row in tried
+        ]
+    )
     logits, weights, _ = tried[int(table[f"ndcg@{k}"].argmax())]
     return Blend(parts, tuple(map(float, weights)), logits, name), table
 
@@ -343,8 +377,7 @@ def _simplex(steps: int, parts: int) -> np.ndarray:
     return np.array([(*way, steps - sum(way)) for way in ways])
 
 
-def fit_baselines(train: Sequences, n_items: int, histories: Sequences, targets: np.ndarray, *,
-                  k: int = 10) -> list:
+def fit_baselines(train: Sequences, n_items: int, histories: Sequences, targets: np.ndarray, *, k: int = 10) -> list:
     """Everything that SASRec has to beat, tuned: popularity, Markov, item-kNN, and the blend of the last two.
 
     `train`: training playlists in model ids; `histories`, `targets`: of validation playlists, on which
@@ -352,11 +385,26 @@ def fit_baselines(train: Sequences, n_items: int, histories: Sequences, targets:
     only); the blend has one over the ten newest tracks. Taught in notebook 05 §6.
     """
     markov = Markov.fit(train, n_items)
-    longer, _ = tune((replace(markov, n_last=10, decay=decay, damping=damping, name="Markov over 10 tracks")
-                      for decay in (0.3, 0.5, 0.8) for damping in (1.0, 20.0)), histories, targets, k=k)
+    longer, _ = tune(
+        (
+            replace(markov, n_last=10, decay=decay, damping=damping, name="Markov over 10 tracks")
+            for decay in (0.3, 0.5, 0.8)
+            for damping in (1.0, 20.0)
+        ),
+        histories,
+        targets,
+        k=k,
+    )
     # One similarity matrix per amount of shrinking; how the history is weighted costs no fitting.
-    knn, _ = tune((replace(fitted, decay=decay) for fitted in
-                   (ItemKNN.fit(train, n_items, shrink=shrink) for shrink in (1.0, 10.0))
-                   for decay in (0.4, 0.6, 0.8, 0.9, 1.0)), histories, targets, k=k)
+    knn, _ = tune(
+        (
+            replace(fitted, decay=decay)
+            for fitted in (ItemKNN.fit(train, n_items, shrink=shrink) for shrink in (1.0, 10.0))
+            for decay in (0.4, 0.6, 0.8, 0.9, 1.0)
+        ),
+        histories,
+        targets,
+        k=k,
+    )
     blend, _ = tune_blend((knn, longer), histories, targets, k=k, name="item-kNN + Markov")
     return [Popularity.fit(train, n_items), markov, knn, blend]

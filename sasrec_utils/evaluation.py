@@ -25,8 +25,20 @@ import torch
 
 from sasrec_utils.sequences import Sequences
 
-__all__ = ["Interval", "Report", "compare", "continuation", "evaluate", "ndcg_at", "ranks", "recall_at",
-           "reciprocal_rank", "sampled_ranks", "table", "top_k"]
+__all__ = [
+    "Interval",
+    "Report",
+    "compare",
+    "continuation",
+    "evaluate",
+    "ndcg_at",
+    "ranks",
+    "recall_at",
+    "reciprocal_rank",
+    "sampled_ranks",
+    "table",
+    "top_k",
+]
 
 # Scores of one batch never take more than this many entries (256 MB of float32), however large the catalogue.
 MAX_SCORES = 1 << 26
@@ -34,8 +46,10 @@ MAX_SCORES = 1 << 26
 
 # Ranks -----------------------------------------------------------------------------------------------
 
-def ranks(scorer, histories: Sequences, targets: np.ndarray, *, exclude_seen: bool = True,
-          batch_size: int = 256) -> np.ndarray:
+
+def ranks(
+    scorer, histories: Sequences, targets: np.ndarray, *, exclude_seen: bool = True, batch_size: int = 256
+) -> np.ndarray:
     """Rank of each playlist's target among all N tracks, int64 [U], 1 = best.
 
     `histories`: U playlists in model ids. `targets`: int [U]. Candidates are the tracks 1..N, without those
@@ -52,8 +66,16 @@ def ranks(scorer, histories: Sequences, targets: np.ndarray, *, exclude_seen: bo
     return found
 
 
-def sampled_ranks(scorer, histories: Sequences, targets: np.ndarray, *, n_negatives: int = 100, seed: int = 0,
-                  negatives: np.ndarray | None = None, batch_size: int = 256) -> np.ndarray:
+def sampled_ranks(
+    scorer,
+    histories: Sequences,
+    targets: np.ndarray,
+    *,
+    n_negatives: int = 100,
+    seed: int = 0,
+    negatives: np.ndarray | None = None,
+    batch_size: int = 256,
+) -> np.ndarray:
     """Rank of each target among itself and some random tracks, int64 [U]: the SASRec paper's protocol.
 
     Negatives are distinct, uniform over the tracks that are neither in the history nor the target (arXiv
@@ -92,7 +114,7 @@ def top_k(scores: np.ndarray, k: int, exclude: Sequences | None = None) -> np.nd
     order = np.lexsort((ids, -best), axis=1)
     best, ids = np.take_along_axis(best, order, 1), np.take_along_axis(ids, order, 1)
     out = np.zeros((len(scores), k), dtype=np.int64)
-    out[:, :ids.shape[1]] = np.where(best > -np.inf, ids, 0)
+    out[:, : ids.shape[1]] = np.where(best > -np.inf, ids, 0)
     return out
 
 
@@ -103,8 +125,7 @@ def _checked_targets(histories: Sequences, targets: np.ndarray) -> np.ndarray:
     return targets.astype(np.int64, copy=False)
 
 
-def _score_batches(scorer, histories: Sequences,
-                   batch_size: int) -> Iterator[tuple[slice, Sequences, np.ndarray]]:
+def _score_batches(scorer, histories: Sequences, batch_size: int) -> Iterator[tuple[slice, Sequences, np.ndarray]]:
     """Checked scores, a batch of playlists at a time: (rows, their histories, scores [B, N + 1])."""
     batch_size = max(1, min(batch_size, MAX_SCORES // (scorer.n_items + 1)))
     for start in range(0, len(histories), batch_size):
@@ -112,8 +133,10 @@ def _score_batches(scorer, histories: Sequences,
         part = histories.take(np.arange(rows.start, rows.stop))
         scores = np.asarray(scorer.score(part))
         if scores.shape != (len(part), scorer.n_items + 1):
-            raise ValueError(f"{scorer.name} gave scores of shape {scores.shape} for {len(part)} histories "
-                             f"and {scorer.n_items} tracks, not {(len(part), scorer.n_items + 1)}")
+            raise ValueError(
+                f"{scorer.name} gave scores of shape {scores.shape} for {len(part)} histories "
+                f"and {scorer.n_items} tracks, not {(len(part), scorer.n_items + 1)}"
+            )
         if np.isnan(scores[:, 1:]).any():
             raise ValueError(f"{scorer.name} gave NaN as a score: its ranking would mean nothing")
         yield rows, part, scores
@@ -135,8 +158,7 @@ def _alive(histories: Sequences, targets: np.ndarray, n_items: int, exclude_seen
     return alive
 
 
-def _batch_ranks(scores: np.ndarray, histories: Sequences, targets: np.ndarray,
-                 exclude_seen: bool) -> np.ndarray:
+def _batch_ranks(scores: np.ndarray, histories: Sequences, targets: np.ndarray, exclude_seen: bool) -> np.ndarray:
     n_items = scores.shape[1] - 1
     alive = _alive(histories, targets, n_items, exclude_seen)
     own = scores[np.arange(len(targets)), np.where(alive, targets, 0)]
@@ -179,12 +201,14 @@ def _draw_negatives(histories: Sequences, targets: np.ndarray, n_items: int, n: 
     # Allowed track number j (from 0) is 1 + j + the number of excluded tracks before it. An excluded track
     # has `track - 1 - (excluded before it)` allowed ones before it; one sorted array serves all playlists.
     before = tracks - 1 - (np.arange(len(tracks)) - first[rows])
-    found = np.searchsorted(rows * (n_items + 1) + before,
-                            np.arange(n_users)[:, None] * (n_items + 1) + drawn, side="right")
+    found = np.searchsorted(
+        rows * (n_items + 1) + before, np.arange(n_users)[:, None] * (n_items + 1) + drawn, side="right"
+    )
     return np.where(drawn >= 0, 1 + drawn + found - first[:, None], 0)
 
 
 # Metrics ---------------------------------------------------------------------------------------------
+
 
 def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
     """1 where the target is among the best `k`, else 0; float64 over the targets not lost (rank > 0).
@@ -238,6 +262,7 @@ def _bootstrap(values: np.ndarray, n_boot: int, seed: int) -> list[Interval]:
 
 # Reports ---------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What one scorer did on one set of test playlists.
@@ -268,17 +293,28 @@ class Report:
         row: dict[str, str | int | float] = {"model": self.name, "protocol": self.protocol}
         for metric, interval in self.metrics.items():
             row |= {metric: interval.mean, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-        return row | {"coverage": self.coverage, "targets_kept": self.targets_kept,
-                      "playlists": self.playlists}
+        return row | {"coverage": self.coverage, "targets_kept": self.targets_kept, "playlists": self.playlists}
 
     def __repr__(self) -> str:
         parts = [f"{metric} {interval}" for metric, interval in self.metrics.items()]
-        return (f"{self.name}, {self.protocol}: {', '.join(parts)}, coverage {self.coverage:.3f}; "
-                f"{self.targets_kept:.1%} of targets kept, {self.playlists:,} playlists")
+        return (
+            f"{self.name}, {self.protocol}: {', '.join(parts)}, coverage {self.coverage:.3f}; "
+            f"{self.targets_kept:.1%} of targets kept, {self.playlists:,} playlists"
+        )
 
 
-def evaluate(scorer, histories: Sequences, targets: np.ndarray, *, k: int = 10, protocol: str = "full",
-             exclude_seen: bool = True, n_boot: int = 1000, seed: int = 0, batch_size: int = 256) -> Report:
+def evaluate(
+    scorer,
+    histories: Sequences,
+    targets: np.ndarray,
+    *,
+    k: int = 10,
+    protocol: str = "full",
+    exclude_seen: bool = True,
+    n_boot: int = 1000,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Report:
     """Judge a scorer on next-track prediction.
 
     `histories`, `targets`: U playlists and the track that follows each, in model ids. `protocol`: "full"
@@ -304,19 +340,41 @@ def evaluate(scorer, histories: Sequences, targets: np.ndarray, *, k: int = 10, 
         raise ValueError(f'protocol must be "full" or "sampled", got {protocol!r}')
 
     kept = found > 0
-    values = {f"recall@{k}": np.where(kept, 0.0, np.nan), f"ndcg@{k}": np.where(kept, 0.0, np.nan),
-              "mrr": np.where(kept, 0.0, np.nan), f"recall@{k}_all": np.where(counted, 0.0, np.nan)}
+    values = {
+        f"recall@{k}": np.where(kept, 0.0, np.nan),
+        f"ndcg@{k}": np.where(kept, 0.0, np.nan),
+        "mrr": np.where(kept, 0.0, np.nan),
+        f"recall@{k}_all": np.where(counted, 0.0, np.nan),
+    }
     values[f"recall@{k}"][kept] = values[f"recall@{k}_all"][kept] = recall_at(found, k)
     values[f"ndcg@{k}"][kept] = ndcg_at(found, k)
     values["mrr"][kept] = reciprocal_rank(found)
-    return Report(name=scorer.name, protocol=protocol, k=k, n_items=scorer.n_items, ranks=found,
-                  targets=targets, playlists=int(counted.sum()),
-                  targets_kept=float(kept.sum() / counted.sum()), values=values,
-                  metrics=_intervals(values, n_boot, seed), coverage=coverage)
+    return Report(
+        name=scorer.name,
+        protocol=protocol,
+        k=k,
+        n_items=scorer.n_items,
+        ranks=found,
+        targets=targets,
+        playlists=int(counted.sum()),
+        targets_kept=float(kept.sum() / counted.sum()),
+        values=values,
+        metrics=_intervals(values, n_boot, seed),
+        coverage=coverage,
+    )
 
 
-def continuation(scorer, seeds: Sequences, held_out: Sequences, artist_of: np.ndarray | None = None, *,
-                 n: int = 500, n_boot: int = 1000, seed: int = 0, batch_size: int = 256) -> Report:
+def continuation(
+    scorer,
+    seeds: Sequences,
+    held_out: Sequences,
+    artist_of: np.ndarray | None = None,
+    *,
+    n: int = 500,
+    n_boot: int = 1000,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Report:
     """Judge a scorer on the RecSys Challenge 2018 task: `n` tracks to continue a playlist, seeds excluded.
 
     `seeds`, `held_out`: U playlists each, in model ids (`continuation_split`). G is the set of held-out
@@ -379,14 +437,22 @@ def continuation(scorer, seeds: Sequences, held_out: Sequences, artist_of: np.nd
     counted = ~np.isnan(values["r_precision"])
     if not counted.any():
         raise ValueError("no playlist has held-out tracks: nothing to evaluate")
-    return Report(name=scorer.name, protocol=f"continuation, {n} tracks", k=n, n_items=scorer.n_items,
-                  ranks=first_hit, targets=held_out.items, playlists=int(counted.sum()),
-                  targets_kept=known / wanted, values=values, metrics=_intervals(values, n_boot, seed),
-                  coverage=float(shown[1:].mean()))
+    return Report(
+        name=scorer.name,
+        protocol=f"continuation, {n} tracks",
+        k=n,
+        n_items=scorer.n_items,
+        ranks=first_hit,
+        targets=held_out.items,
+        playlists=int(counted.sum()),
+        targets_kept=known / wanted,
+        values=values,
+        metrics=_intervals(values, n_boot, seed),
+        coverage=float(shown[1:].mean()),
+    )
 
 
-def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 1000,
-            seed: int = 0) -> Interval:
+def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 1000, seed: int = 0) -> Interval:
     """Mean difference a - b of a metric on the same playlists, with its 95 % paired bootstrap interval.
 
     Differences are taken playlist by playlist and resampled together, which is far sharper than holding two
@@ -417,8 +483,7 @@ def table(reports: Iterable[Report]) -> pd.DataFrame:
         row = {"model": report.name, "protocol": report.protocol}
         row |= {metric: str(interval) for metric, interval in report.metrics.items()}
         row["coverage"] = "" if np.isnan(report.coverage) else f"{report.coverage:.3f}"
-        rows.append(row | {"targets kept": f"{report.targets_kept:.1%}",
-                           "playlists": f"{report.playlists:,}"})
+        rows.append(row | {"targets kept": f"{report.targets_kept:.1%}", "playlists": f"{report.playlists:,}"})
     frame = pd.DataFrame(rows).fillna("")
     return frame if frame.empty else frame.set_index("model")
 

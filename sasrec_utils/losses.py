@@ -132,14 +132,17 @@ def bce_loss(hidden: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return gbce_loss(hidden, positive, negative, beta=1.0)
 
 
-def gbce_loss(hidden: Tensor, positive: Tensor, negative: Tensor, beta: float) -> Tensor:
+def gbce_loss(hidden: Tensor, positive: Tensor, negative: Tensor, beta: float, same: Tensor | None = None) -> Tensor:
     """Generalised BCE: -β log σ(target) - Σ log(1 - σ(negative)), mean over positions; β = 1 is `bce_loss`.
 
-    `positive` [T, D]; `negative` [T, k, D], or [K, D] if the batch shares them. β undoes the over-confidence that few
+    `positive` [T, D]; `negative` [T, k, D], or [K, D] if the batch shares them; then `same` bool [T, K] says which of
+    them are a position's own target and do not count there. β undoes the over-confidence that few
     negatives bring (gSASRec, equations 11–12); see `gbce_beta`.
     """
     own = (hidden * positive).sum(-1)
     others = hidden @ negative.T if negative.ndim == 2 else torch.einsum("td,tkd->tk", hidden, negative)
+    if same is not None:
+        others = others.masked_fill(same, -torch.inf)  # log(1 - σ(-∞)) = 0
     return (F.softplus(-own) * beta + F.softplus(others).sum(-1)).mean()
 
 

@@ -29,7 +29,7 @@ class SASRecConfig:
     """The shape of a SASRec. The defaults are the paper's: absolute positions, track ids only, tied output.
 
     `positions`: "absolute" (a vector for each place, the paper), "rotary" (queries and keys turned by their place) or
-    "relative" (a learned weight for each distance, one set per head). `n_artists`, `n_albums` > 0 add an embedding of
+    "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums` > 0 add an embedding of
     the track's artist and album to the track's own, at the input and, when `tied`, at the output. Raises ValueError for
     a shape that cannot be. Taught in notebook 03.
     """
@@ -60,12 +60,10 @@ class SASRecConfig:
 class Attention(nn.Module):
     """Causal self-attention with H heads: softmax(Q Kᵀ / √(D/H) + position term) V (paper, section 3.2, equation 2).
 
-    Taught in notebook 03 §3–§6.
+    With relative positions the position term is a learned weight for each distance, and a query may also attend to
+    nothing: a key and a value of zeros, with a learned weight of its own. A head that looks for "the artist four tracks
+    ago" then has an answer where there is none. Taught in notebook 03 §3–§6.
     """
-
-    # Adam moves a weight by about one learning rate a step, while a distance has to differ by several units to stand
-    # out in a softmax: stored at a tenth of their size, distances are learned ten times as fast.
-    DISTANCE_SCALE = 10.0
 
     def __init__(self, config: SASRecConfig):
         super().__init__()
@@ -74,7 +72,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.out = nn.Linear(config.dim, config.dim)
         if config.positions == "relative":
-            self.distance = nn.Parameter(torch.zeros(config.heads, config.max_len))
+            self.distance = nn.Parameter(torch.zeros(config.heads, config.max_len + 1))  # 0…L-1 back, and nothing
         if config.positions == "rotary":  # RoFormer (Su et al. 2021), equation 34
             speed = 10_000 ** (-torch.arange(0, config.dim // config.heads, 2) / (config.dim // config.heads))
             angle = torch.arange(config.max_len)[:, None] * speed
@@ -84,25 +82,30 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         B, L, D = x.shape
         q, k, v = self.qkv(x).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each [B, H, L, D/H]
+        bias = None
         if self.positions == "rotary":
             q, k = self._turn(q), self._turn(k)
-        bias = self._distance_bias(L) if self.positions == "relative" else None  # [H, L, L]
+        if self.positions == "relative":
+            bias = self._distance_bias(L)  # [H, L, L+1]; -inf = may not attend
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))  # nothing, after the last key: [B, H, L+1, D/H]
         if not return_attention:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None)
             attn = None
         else:  # the same in small steps, because the fused form does not hand out its weights
-            allowed = torch.ones(L, L, dtype=torch.bool, device=x.device).tril()  # True = may attend
-            scores = q @ k.transpose(-1, -2) / math.sqrt(D // self.heads) + (0 if bias is None else bias)
-            attn = scores.masked_fill(~allowed, -torch.inf).softmax(-1)  # [B, H, L, L], row = query, column = key
+            if bias is None:
+                allowed = torch.ones(L, L, dtype=torch.bool, device=x.device).tril()  # True = may attend
+                bias = torch.zeros(L, L, device=x.device).masked_fill(~allowed, -torch.inf)
+            attn = (q @ k.transpose(-1, -2) / math.sqrt(D // self.heads) + bias).softmax(-1)
             y = attn @ v
+            attn = attn[..., :L]  # [B, H, L, L], row = query, column = key; what a row lacks to 1 went to nothing
         return self.out(y.transpose(1, 2).reshape(B, L, D)), attn  # heads side by side: [B, H, L, D/H] → [B, L, D]
 
     def _distance_bias(self, L: int) -> Tensor:
-        """[H, L, L]: the weight of the distance from query i back to key j; -inf where j lies in the future."""
+        """[H, L, L+1]: the weight of the distance from query i back to key j, -inf in the future; last column: nothing."""
         place = torch.arange(L, device=self.distance.device)
         back = place[:, None] - place[None, :]
-        bias = self.distance[:, back.clamp(min=0)] * self.DISTANCE_SCALE
-        return bias.masked_fill(back < 0, -torch.inf)
+        bias = self.distance[:, back.clamp(min=0)].masked_fill(back < 0, -torch.inf)
+        return torch.cat([bias, self.distance[:, -1, None, None].expand(-1, L, 1)], -1)
 
     def _turn(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, -1)
@@ -215,9 +218,10 @@ class SASRec(nn.Module):
     def forward(self, ids: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; what stands at padding means nothing.
 
-        With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key).
+        With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key); rows
+        sum to 1, with relative positions to at most 1.
         """
-        B, L = ids.shape
+        L = ids.shape[1]
         if L > self.config.max_len:
             raise ValueError(f"{L} positions are more than the model's {self.config.max_len}: give the newest ones")
         x = self.embed(ids)

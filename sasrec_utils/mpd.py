@@ -100,15 +100,24 @@ class _File(msgspec.Struct, Generic[P], kw_only=True, gc=False):
 _COUNTS = ("num_tracks", "num_albums", "num_followers", "num_edits", "duration_ms", "num_artists")
 _TEXTS = ("track_uri", "track_name", "artist_name", "artist_uri", "album_name", "album_uri")
 _PLAYLIST_SCHEMA = pa.schema(
-    [("user_id", pa.int64()), ("name", pa.string()), ("collaborative", pa.bool_()),
-     ("description", pa.string()), ("modified_at", pa.int64()), *((name, pa.int64()) for name in _COUNTS),
-     ("length", pa.int32())])
+    [
+        ("user_id", pa.int64()),
+        ("name", pa.string()),
+        ("collaborative", pa.bool_()),
+        ("description", pa.string()),
+        ("modified_at", pa.int64()),
+        *((name, pa.int64()) for name in _COUNTS),
+        ("length", pa.int32()),
+    ]
+)
 _TRACK_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("duration_ms", pa.int64())])
 _INTERACTION_SCHEMA = pa.schema(
-    [("user_id", pa.int64()), ("track_id", pa.int32()), ("timestamp", pa.int64()), ("repeat", pa.bool_())])
+    [("user_id", pa.int64()), ("track_id", pa.int32()), ("timestamp", pa.int64()), ("repeat", pa.bool_())]
+)
 
 
 # --- Reading slices ---------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -148,8 +157,10 @@ def slice_files(raw: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Pa
 
 
 def _unreadable(path: Path, error: OSError) -> MPDError:
-    return MPDError(f"{path}: the file cannot be read ({error.strerror or error}); check that it exists, is "
-                    "a file and may be read by you")
+    return MPDError(
+        f"{path}: the file cannot be read ({error.strerror or error}); check that it exists, is "
+        "a file and may be read by you"
+    )
 
 
 def _decoder(condense: Callable[[_Playlist], None]) -> msgspec.json.Decoder:
@@ -158,6 +169,7 @@ def _decoder(condense: Callable[[_Playlist], None]) -> msgspec.json.Decoder:
     Tracks that are used and dropped while they are in the processor's cache cost half the time and little
     memory; all 66,000 of a slice have long left the cache when a second loop walks them.
     """
+
     class Playlist(_Playlist):
         def __post_init__(self) -> None:
             condense(self)
@@ -174,8 +186,10 @@ def _decode(path: Path, decoder: msgspec.json.Decoder) -> _File:
     try:
         decoded = decoder.decode(content)
     except msgspec.ValidationError as error:
-        raise MPDError(f"{path}: {error}; correct this place or copy the file again (a slice needs "
-                       "`playlists`, a playlist `pid` and `tracks`, a track `track_uri`)") from error
+        raise MPDError(
+            f"{path}: {error}; correct this place or copy the file again (a slice needs "
+            "`playlists`, a playlist `pid` and `tracks`, a track `track_uri`)"
+        ) from error
     except UnicodeDecodeError as error:
         raise MPDError(f"{path}: {_utf8_place(content)} is no UTF-8 text; copy the file again") from error
     except RecursionError as error:
@@ -233,9 +247,13 @@ def read_slice(path: str | os.PathLike) -> Slice:
     lengths = [len(playlist.tracks) for playlist in decoded.playlists]
     playlists, tracks = _playlist_table(decoded.playlists, lengths), _track_table(rows)
     others = [name for name in _Track.__struct_fields__ if name != "pos"]
-    table = pa.table({"pid": np.repeat(playlists["user_id"].to_numpy(), lengths),
-                      "pos": pa.array([row.pos for row in rows], pa.int64()),
-                      **{name: tracks[name] for name in others}})
+    table = pa.table(
+        {
+            "pid": np.repeat(playlists["user_id"].to_numpy(), lengths),
+            "pos": pa.array([row.pos for row in rows], pa.int64()),
+            **{name: tracks[name] for name in others},
+        }
+    )
     playlists = playlists.rename_columns(["pid", *playlists.schema.names[1:]]).drop_columns(["length"])
     # Nullable types: a column of counts with one null would otherwise become floats.
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
@@ -245,8 +263,15 @@ def read_slice(path: str | os.PathLike) -> Slice:
 
 # --- Preparing tables -------------------------------------------------------------------------------------
 
-def prepare(raw: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.PathLike, *,
-            csv: bool = False, processes: int = 2, progress: bool = True) -> Path:
+
+def prepare(
+    raw: str | os.PathLike | Iterable[str | os.PathLike],
+    out: str | os.PathLike,
+    *,
+    csv: bool = False,
+    processes: int = 2,
+    progress: bool = True,
+) -> Path:
     """Turn slices into tables with integer ids; return their folder, `out/<fingerprint>`.
 
     - `interactions.parquet`: a row per track in a playlist, playlists in slice order, tracks by position:
@@ -292,8 +317,10 @@ def prepare(raw: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.
             if csv and not complete([CSV_NAME]):
                 _write_csv(result)
     except OSError as error:
-        raise MPDError(f"{out}: the tables cannot be written ({error.strerror or error}); free some space, "
-                       "check the permissions or choose another folder") from error
+        raise MPDError(
+            f"{out}: the tables cannot be written ({error.strerror or error}); free some space, "
+            "check the permissions or choose another folder"
+        ) from error
     return result
 
 
@@ -323,12 +350,14 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         if os.name == "nt":
             import msvcrt
+
             while True:
                 with contextlib.suppress(OSError):  # raised after ten seconds in vain
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
         else:
             import fcntl
+
             with contextlib.suppress(OSError):  # some network file systems have no locks: go on without
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -377,8 +406,7 @@ def _read(files: Iterable[Path]) -> Iterator[_Batch]:
             state.clear()
         playlists = _decode(path, decoder).playlists
         parts.append(_track_table(new))
-        yield _Batch(_playlist_table(playlists, lengths), np.array(codes, np.int32),
-                     pa.Table.from_batches(parts))
+        yield _Batch(_playlist_table(playlists, lengths), np.array(codes, np.int32), pa.Table.from_batches(parts))
 
 
 def _serve() -> None:
@@ -402,8 +430,7 @@ def _read_in_processes(files: list[Path], readers: int) -> Iterator[_Batch]:
     A full pipe makes a reader wait, so no more than a slice or two per reader is under way. Every reader
     has its own codes, which are translated here.
     """
-    code = ("import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-            f"from {__name__} import _serve; _serve()")
+    code = f"import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from {__name__} import _serve; _serve()"
     with contextlib.ExitStack() as stack:
         processes = []
         for reader in range(readers):
@@ -421,15 +448,16 @@ def _read_in_processes(files: list[Path], readers: int) -> Iterator[_Batch]:
             try:
                 batch = pickle.load(processes[reader].stdout)
             except (EOFError, pickle.UnpicklingError) as error:
-                raise MPDError(f"{path}: the process that read it ended unexpectedly, perhaps for lack of "
-                               "memory; try again with processes=1") from error
+                raise MPDError(
+                    f"{path}: the process that read it ended unexpectedly, perhaps for lack of "
+                    "memory; try again with processes=1"
+                ) from error
             if isinstance(batch, MPDError):
                 raise batch
             uris = batch.new["track_uri"].to_pylist()
             new = np.fromiter(map(code_of.__getitem__, uris), np.int32, len(uris))
             translation[reader] = np.concatenate([translation[reader], new])
-            yield _Batch(batch.playlists, translation[reader][batch.codes],
-                         batch.new.filter(pa.array(new >= known)))
+            yield _Batch(batch.playlists, translation[reader][batch.codes], batch.new.filter(pa.array(new >= known)))
 
 
 def _write_tables(files: list[Path], folder: Path, processes: int, progress: bool) -> None:
@@ -446,17 +474,29 @@ def _write_tables(files: list[Path], folder: Path, processes: int, progress: boo
     del tracks
     playlists, repeats = _write_interactions(folder, codes, ids)
     codes.unlink()
-    info = {"counts": {"slices": len(files), "playlists": playlists, "rows": int(plays.sum()),
-                       "repeats": repeats, "tracks": len(ids), "artists": artists, "albums": albums},
-            "settings": SETTINGS,
-            "files": [{"name": path.name, "bytes": path.stat().st_size} for path in files],
-            "versions": {"python": platform.python_version(), "msgspec": msgspec.__version__,
-                         "numpy": np.__version__, "pyarrow": pa.__version__}}
+    info = {
+        "counts": {
+            "slices": len(files),
+            "playlists": playlists,
+            "rows": int(plays.sum()),
+            "repeats": repeats,
+            "tracks": len(ids),
+            "artists": artists,
+            "albums": albums,
+        },
+        "settings": SETTINGS,
+        "files": [{"name": path.name, "bytes": path.stat().st_size} for path in files],
+        "versions": {
+            "python": platform.python_version(),
+            "msgspec": msgspec.__version__,
+            "numpy": np.__version__,
+            "pyarrow": pa.__version__,
+        },
+    }
     (folder / "info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
 
 
-def _merge(batches: Iterable[_Batch], files: list[Path], playlists: Path, codes: Path,
-           bar: tqdm) -> pa.Table:
+def _merge(batches: Iterable[_Batch], files: list[Path], playlists: Path, codes: Path, bar: tqdm) -> pa.Table:
     """Write the playlists, and one code per row; return the tracks in the order of their codes."""
     file_of: dict[int, Path] = {}
     tracks, waiting = [], []
@@ -464,8 +504,9 @@ def _merge(batches: Iterable[_Batch], files: list[Path], playlists: Path, codes:
         for batch, path in zip(batches, files, strict=True):
             for pid in batch.playlists["user_id"].to_pylist():
                 if pid in file_of:
-                    raise MPDError(f"{path}: pid {pid} occurs a second time, after {file_of[pid]}; "
-                                   "remove one of the two")
+                    raise MPDError(
+                        f"{path}: pid {pid} occurs a second time, after {file_of[pid]}; remove one of the two"
+                    )
                 file_of[pid] = path
             tracks.append(batch.new)
             code_file.write(batch.codes.tobytes())
@@ -492,8 +533,9 @@ def _count(codes: Path, size: int) -> np.ndarray:
 
 def _ranks(plays: np.ndarray, keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Rank by descending plays, ties by key; 1 is the most played."""
-    order = pc.sort_indices(pa.table({"plays": plays, "key": keys}),
-                            [("plays", "descending"), ("key", "ascending")]).to_numpy()
+    order = pc.sort_indices(
+        pa.table({"plays": plays, "key": keys}), [("plays", "descending"), ("key", "ascending")]
+    ).to_numpy()
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(1, len(order) + 1)
     return ranks
@@ -512,23 +554,41 @@ def _write_tracks(tracks: pa.Table, plays: np.ndarray, ids: np.ndarray, path: Pa
     artists = _group_ids(tracks["artist_uri"], tracks["artist_name"], plays)
     albums = _group_ids(tracks["album_uri"], tracks["album_name"], plays)
     numbers = {"track_id": ids, "artist_id": artists, "album_id": albums, "plays": plays.astype(np.int32)}
-    columns = ("track_id", "track_uri", "track_name", "artist_id", "artist_name", "artist_uri", "album_id",
-               "album_name", "album_uri", "duration_ms", "plays")
+    columns = (
+        "track_id",
+        "track_uri",
+        "track_name",
+        "artist_id",
+        "artist_name",
+        "artist_uri",
+        "album_id",
+        "album_name",
+        "album_uri",
+        "duration_ms",
+        "plays",
+    )
     table = pa.table({name: numbers[name] if name in numbers else tracks[name] for name in columns})
     order = np.argsort(ids)
     with _writer(path, table.schema, use_dictionary=False) as writer:  # hardly any text repeats
         # A part at a time: a sorted copy of all names would double the memory.
         for start in range(0, len(ids), SETTINGS["tracks_per_group"]):
-            writer.write_table(table.take(order[start:start + SETTINGS["tracks_per_group"]]))
+            writer.write_table(table.take(order[start : start + SETTINGS["tracks_per_group"]]))
     return int(artists.max(initial=0)), int(albums.max(initial=0))
 
 
 def _write_interactions(folder: Path, codes: Path, ids: np.ndarray) -> tuple[int, int]:
     """Write the rows, one group of playlists after the other; return the numbers of playlists and repeats."""
     repeats = 0
-    with (pq.ParquetFile(folder / "playlists.parquet") as playlists, codes.open("rb") as file,
-          _writer(folder / "interactions.parquet", _INTERACTION_SCHEMA, use_dictionary=["user_id"],
-                  column_encoding={"track_id": "PLAIN", "timestamp": "DELTA_BINARY_PACKED"}) as writer):
+    with (
+        pq.ParquetFile(folder / "playlists.parquet") as playlists,
+        codes.open("rb") as file,
+        _writer(
+            folder / "interactions.parquet",
+            _INTERACTION_SCHEMA,
+            use_dictionary=["user_id"],
+            column_encoding={"track_id": "PLAIN", "timestamp": "DELTA_BINARY_PACKED"},
+        ) as writer,
+    ):
         for group in range(playlists.num_row_groups):
             part = playlists.read_row_group(group, columns=["user_id", "modified_at", "length"])
             length = part["length"].to_numpy().astype(np.int64)
@@ -538,8 +598,16 @@ def _write_interactions(folder: Path, codes: Path, ids: np.ndarray) -> tuple[int
             track = ids[np.frombuffer(file.read(4 * len(playlist)), np.int32)]
             repeat = pd.Series(playlist * (len(ids) + 1) + track).duplicated().to_numpy()
             repeats += int(repeat.sum())
-            writer.write_table(pa.table({"user_id": part["user_id"].to_numpy()[playlist], "track_id": track,
-                                         "timestamp": first[playlist] + place, "repeat": repeat}))
+            writer.write_table(
+                pa.table(
+                    {
+                        "user_id": part["user_id"].to_numpy()[playlist],
+                        "track_id": track,
+                        "timestamp": first[playlist] + place,
+                        "repeat": repeat,
+                    }
+                )
+            )
         return playlists.metadata.num_rows, repeats
 
 
@@ -558,6 +626,7 @@ def _write_csv(result: Path) -> None:
 
 # --- Using the tables -------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True, eq=False)
 class Catalogue:
     """The tracks of a prepared folder: URIs to ids, ids to names.
@@ -574,8 +643,10 @@ class Catalogue:
         try:
             return cls(pd.read_parquet(path))
         except (OSError, pa.ArrowException) as error:
-            raise MPDError(f"{path}: the tracks cannot be read ({error}); give the folder that `prepare` "
-                           "returned, or delete it and prepare again") from error
+            raise MPDError(
+                f"{path}: the tracks cannot be read ({error}); give the folder that `prepare` "
+                "returned, or delete it and prepare again"
+            ) from error
 
     def __len__(self) -> int:
         """Return the number N of tracks."""

@@ -99,7 +99,7 @@ class Recommender:
         found = [self._resolve(tracks) for tracks in playlists]
         histories = Sequences.from_lists([ids for ids, _ in found])
         scores = self.scorer.score(histories)
-        best = top_k(scores, k, histories)
+        best = top_k(scores, min(k, len(self)), histories)
         return [self._answer(scores[i], best[i], *found[i]) for i in range(len(found))]
 
     def table(self, ids: np.ndarray) -> pd.DataFrame:

@@ -21,8 +21,21 @@ import pyarrow.parquet as pq
 
 from sasrec_utils.mpd import Catalogue
 
-__all__ = ["Batch", "Dataset", "Sequences", "Split", "Vocabulary", "batches", "continuation_split", "leave_last_out",
-           "load_dataset", "load_sequences", "pad", "split_playlists", "windows"]
+__all__ = [
+    "Batch",
+    "Dataset",
+    "Sequences",
+    "Split",
+    "Vocabulary",
+    "batches",
+    "continuation_split",
+    "leave_last_out",
+    "load_dataset",
+    "load_sequences",
+    "pad",
+    "split_playlists",
+    "windows",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,7 +85,7 @@ class Sequences:
         if not -size <= u < size:
             raise IndexError(f"playlist {u} of {size}")
         u = u % size
-        return self.items[self.offsets[u]:self.offsets[u + 1]]
+        return self.items[self.offsets[u] : self.offsets[u + 1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[u] for u in range(len(self)))
@@ -150,8 +163,10 @@ def load_sequences(prepared_dir: str | Path) -> Sequences:
     lengths = pq.read_table(prepared_dir / "playlists.parquet", columns=["length"])["length"].to_numpy()
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     if offsets[-1] != len(items):
-        raise ValueError(f"{prepared_dir}: playlists.parquet counts {offsets[-1]:,} tracks and "
-                         f"interactions.parquet holds {len(items):,}; delete it and prepare again")
+        raise ValueError(
+            f"{prepared_dir}: playlists.parquet counts {offsets[-1]:,} tracks and "
+            f"interactions.parquet holds {len(items):,}; delete it and prepare again"
+        )
     return Sequences(items, offsets)
 
 
@@ -293,8 +308,7 @@ def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
     return seqs._spans(starts, np.maximum(starts, ends - 1)), targets
 
 
-def continuation_split(seqs: Sequences, n_seeds: int,
-                       random_seed: int | None = None) -> tuple[Sequences, Sequences]:
+def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = None) -> tuple[Sequences, Sequences]:
     """Each playlist cut into `n_seeds` seed tracks and the held-out rest: the RecSys Challenge 2018 task.
 
     The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist
@@ -333,8 +347,9 @@ class Dataset:
     album_of: np.ndarray
 
 
-def load_dataset(prepared_dir: str | Path, min_count: int = 2, seed: int = 0, valid: float | int = 0.1,
-                 test: float | int = 0.1) -> Dataset:
+def load_dataset(
+    prepared_dir: str | Path, min_count: int = 2, seed: int = 0, valid: float | int = 0.1, test: float | int = 0.1
+) -> Dataset:
     """Split the playlists of a prepared folder (`split_playlists`) and number its tracks (`Vocabulary`).
 
     Raises what `load_sequences`, `Catalogue.load`, `split_playlists` and `Vocabulary.fit` raise. Notebook 02 §3.
@@ -343,8 +358,14 @@ def load_dataset(prepared_dir: str | Path, min_count: int = 2, seed: int = 0, va
     split = split_playlists(len(seqs), seed, valid, test)
     vocabulary = Vocabulary.fit(seqs.take(split.train), len(catalogue), min_count)
     parts = (vocabulary.encode(seqs.take(rows)) for rows in split)
-    return Dataset(catalogue, vocabulary, split, *parts,
-                   catalogue.artist_of[vocabulary.to_catalogue], catalogue.album_of[vocabulary.to_catalogue])
+    return Dataset(
+        catalogue,
+        vocabulary,
+        split,
+        *parts,
+        catalogue.artist_of[vocabulary.to_catalogue],
+        catalogue.album_of[vocabulary.to_catalogue],
+    )
 
 
 class Batch(NamedTuple):
@@ -392,8 +413,10 @@ def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Gener
         real = place < length[rows, None]
         # Beyond its end a window points at its own first row, which always exists, and is then blanked.
         index = start[rows, None] + np.where(real, place, 0)
-        yield Batch(np.where(real, seqs.items[index], 0).astype(np.int64),
-                    np.where(real, seqs.items[index + 1], 0).astype(np.int64))
+        yield Batch(
+            np.where(real, seqs.items[index], 0).astype(np.int64),
+            np.where(real, seqs.items[index + 1], 0).astype(np.int64),
+        )
 
 
 def pad(seqs: Sequences, max_len: int) -> np.ndarray:

@@ -53,9 +53,9 @@ class WorldConfig:
 
     name: str
     seed: int = 2018
-    playlists: int = 10_000
-    tracks: int = 2_000
-    artists: int = 170
+    playlists: int = 15_000
+    tracks: int = 1_400
+    artists: int = 120
     genres: int = 8
     moods: int = 12
     neighbours: int = 5
@@ -72,7 +72,7 @@ class WorldConfig:
     length_sigma: float = 0.55
     length_min: int = 8
     length_max: int = 100
-    style_shares: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
+    style_shares: tuple[float, ...] = (0.3, 0.12, 0.14, 0.44)
     callback_lags: tuple[int, ...] = (2, 2, 2, 4)
     style_mechanisms: tuple[tuple[float, ...], ...] = (
         (0.08, 0.06, 0.06, 0.30, 0.45, 0.05),
@@ -86,33 +86,18 @@ class WorldConfig:
 
 
 TEACHING = WorldConfig("teaching")
-MPD_LIKE = WorldConfig(  # every dial turned until `benchmarks/calibration.py` printed the MPD's own statistics
-    "mpd-like",
-    tracks=2_300_000,
-    artists=300_000,
-    genres=24,
-    moods=60,
-    artist_zipf=1.43,
-    artist_shift=11.0,
-    track_zipf=1.1,
-    track_shift=1.0,
-    size_spread=0.95,
-    size_by_fame=0.1,
-    album_tracks=4.6,
-    length_mu=3.96,
-    length_sigma=1.01,
-    length_min=5,
-    length_max=250,
+MPD_LIKE = WorldConfig(  # dials turned until `benchmarks/calibration.py` printed the MPD's own statistics
+    "mpd-like", tracks=2_300_000, artists=300_000, genres=24, moods=60, neighbours=5, artist_zipf=1.43,
+    artist_shift=11.0, track_zipf=1.1, track_shift=1.0, size_spread=0.95, size_by_fame=0.1, album_tracks=4.6,
+    genre_floor=0.02, length_mu=3.96, length_sigma=1.01, length_min=5, length_max=250, careless_share=0.43,
+    repeat_rates=(0.0, 0.031), indent=True, style_shares=(0.4, 0.2, 0.2, 0.2), callback_lags=(2, 2, 2, 4),
     style_mechanisms=(
         (0.12, 0.16, 0.05, 0.24, 0.41, 0.02),
         (0.28, 0.29, 0.04, 0.10, 0.27, 0.02),
         (0.06, 0.11, 0.27, 0.16, 0.38, 0.02),
         (0.06, 0.11, 0.26, 0.16, 0.39, 0.02),
     ),
-    careless_share=0.43,
-    repeat_rates=(0.0, 0.031),
-    indent=True,
-)
+)  # fmt: skip
 PRESETS = {c.name: c for c in (TEACHING, MPD_LIKE)}
 
 
@@ -200,7 +185,7 @@ class World:
         """[A, k] distinct artists other than oneself: 85 % of the own genre, drawn by fame."""
         c = self.config
         k = min(c.neighbours, c.artists - 1)
-        bounds = np.concatenate([[0.0], np.cumsum(self.artist_weight)])
+        fame = np.concatenate([[0.0], np.cumsum(self.artist_weight)])
         chosen = np.full((c.artists, k), -1)
         own = np.arange(c.artists)
         for j in range(k):
@@ -208,9 +193,7 @@ class World:
             for _ in range(1000):
                 same = rng.random(len(todo)) < 0.85
                 g = np.where(same, self.genre_of[todo], rng.integers(c.genres, size=len(todo)))
-                low, high = bounds[genre_first[g]], bounds[genre_first[g + 1]]
-                pick = np.searchsorted(bounds, low + rng.random(len(todo)) * (high - low), side="right") - 1
-                pick = np.clip(pick, genre_first[g], genre_first[g + 1] - 1)
+                pick = _inverse(fame, genre_first, g, rng.random(len(todo)))
                 taken = (pick == todo) | (chosen[todo] == pick[:, None]).any(1)
                 chosen[todo[~taken], j] = pick[~taken]
                 todo = todo[taken]
@@ -295,14 +278,15 @@ class World:
             m, u = mechanism[todo], rng.random(len(todo))
             drawn = (u * self.n_tracks).astype(np.int64)  # noise
             of_mood = np.flatnonzero(m == MOOD)
-            drawn[of_mood] = self._from_genre(_choose(rng, self.mood_genres[mood[todo[of_mood]]]), u[of_mood])
+            genre = _choose(rng, self.mood_genres[mood[todo[of_mood]]])
+            drawn[of_mood] = _inverse(self.cumulative_genre, self.genre_bounds, genre, u[of_mood])
             artist = source[todo]
             near = np.flatnonzero(m == NEIGHBOUR)
             if len(near):
                 around = self.artist[history[todo[near], -1]]
                 artist[near] = self.neighbour_ids[around, _choose(rng, self.neighbour_weights[around])]
             of_artist = np.flatnonzero(artist >= 0)
-            drawn[of_artist] = self._from_artist(artist[of_artist], u[of_artist])
+            drawn[of_artist] = _inverse(self.cumulative, self.artist_first, artist[of_artist], u[of_artist])
             fresh = ~(history[todo] == drawn[:, None]).any(1)
             track[todo[fresh]] = drawn[fresh]
             todo = todo[~fresh]
@@ -315,20 +299,6 @@ class World:
             track[again] = history[again, _choose(rng, first[again])]
             mechanism[again] = REPEAT
         return track, mechanism
-
-    def _from_artist(self, artist: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Inverse of the cumulative P(track | artist) at u in [0, 1)."""
-        low = self.cumulative[self.artist_first[artist]]
-        high = self.cumulative[self.artist_first[artist + 1]]
-        x = np.searchsorted(self.cumulative, low + u * (high - low), side="right") - 1
-        return np.clip(x, self.artist_first[artist], self.artist_first[artist + 1] - 1)
-
-    def _from_genre(self, genre: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """Inverse of the cumulative P(track | genre) at u in [0, 1)."""
-        low = self.cumulative_genre[self.genre_bounds[genre]]
-        high = self.cumulative_genre[self.genre_bounds[genre + 1]]
-        x = np.searchsorted(self.cumulative_genre, low + u * (high - low), side="right") - 1
-        return np.clip(x, self.genre_bounds[genre], self.genre_bounds[genre + 1] - 1)
 
     def used(self, history: np.ndarray, first: np.ndarray, artists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How much of each artist the histories have used: (mass Σ P(track | artist), number of tracks), both [B, j].
@@ -383,7 +353,7 @@ class Oracle:
 
     The mechanism of every step is summed out, so only mood z and style s stay hidden, with the belief
     b(z, s) ∝ P(z) P(s) P(title word | z) Π_t p(x_t | x_<t, z, s), one factor for each track of the history; the
-    prediction is p(x | h) = Σ_zs b(z, s) p(x | h, z, s). Linear in the history. Taught in notebook 05.
+    prediction is p(x | h) = Σ_zs b(z, s) p(x | h, z, s). One pass over the history. Taught in notebook 05.
 
     `world_ids` int [M+1] is the world id of each model id (entry 0 is padding and is not used); the first `n_items`
     of them are scored. Ids above `n_items` are not scored but do inform the prediction: the oracle knows every track.
@@ -601,6 +571,13 @@ def first_seen(history: np.ndarray) -> np.ndarray:
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, 0 where b is 0."""
     return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _inverse(cumulative: np.ndarray, bounds: np.ndarray, group: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """For each u in [0, 1) one index of its group's range bounds[g]…bounds[g+1], in proportion to the weights."""
+    low, high = cumulative[bounds[group]], cumulative[bounds[group + 1]]
+    x = np.searchsorted(cumulative, low + u * (high - low), side="right") - 1
+    return np.clip(x, bounds[group], bounds[group + 1] - 1)
 
 
 def _log_normal(rng: np.random.Generator, mu: float, sigma: float, low: int, high: int, n: int) -> np.ndarray:

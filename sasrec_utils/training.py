@@ -60,7 +60,9 @@ class TrainConfig:
     loss: str = "softmax"
     epochs: int = 20
     batch_size: int = 128
-    lr: float = 3e-3
+    lr: float = 1e-3
+    table_lr: float = 4.0  # times lr, for embedding tables
+    distance_lr: float = 30.0  # times lr, for the weights of distances (relative positions)
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
     patience: int = 5
@@ -78,6 +80,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed must be from 0 to {(1 << 32) - 1}, got {self.seed}")
 
 
 def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> tuple[SASRecConfig, TrainConfig]:
@@ -125,22 +129,23 @@ class Objective(nn.Module):
         if c.loss == "softmax":
             return softmax_loss(hidden, y, model.table())
         if c.loss == "sampled_softmax":
-            u = torch.rand(c.negatives, device=ids.device)
-            drawn = ((model.n_items + 1.0) ** u).long().clamp(1, model.n_items)
+            # float64, so on the CPU: the 24 random bits of a float32 never reach a seventh of two million tracks.
+            u = torch.rand(c.negatives, dtype=torch.float64)
+            drawn = ((model.n_items + 1.0) ** u).long().clamp(1, model.n_items).to(ids.device)
             return sampled_softmax_loss(hidden, y, model.score_embed(y), model.score_embed(drawn), drawn, self.log_q)
         if c.loss == "bce":
             drawn = draw_negatives(ids, targets, model.n_items, c.negatives)[real]  # [T, k]
             return bce_loss(hidden, model.score_embed(y), model.score_embed(drawn))
         drawn = torch.randint(1, model.n_items + 1, (c.negatives,), device=ids.device)
         beta = gbce_beta(model.n_items, c.negatives)
-        return gbce_loss(hidden, model.score_embed(y), model.score_embed(drawn), beta)
+        return gbce_loss(hidden, model.score_embed(y), model.score_embed(drawn), beta, same=y[:, None] == drawn)
 
 
 def fit(
     model: SASRec,
     train: Sequences,
     valid: Sequences,
-    config: TrainConfig = TrainConfig(),  # noqa: B008 (frozen)
+    config: TrainConfig = TrainConfig(),
     directory: str | os.PathLike | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -153,22 +158,27 @@ def fit(
     tracks give the validation loss (full softmax, in nats). With `directory` the best weights are saved there as they
     appear (`save`), with `history.csv` and, after every epoch, all that a later call with `resume=True` needs to go on:
     it ends with the same weights as a run that was never stopped. `extra` goes into `config.json`. Raises ValueError if
-    there is nothing to train on, CheckpointError if the run in `directory` cannot be continued.
+    there is nothing to train on or to validate with, CheckpointError if the run in `directory` cannot be continued.
     """
     known = train.keep(train.items <= model.n_items)
     n_batches = -(-len(windows(known, model.config.max_len)[0]) // config.batch_size)
     if n_batches == 0:
         raise ValueError("nothing to train on: no training playlist holds two known tracks")
+    histories, targets = leave_last_out(valid)
+    if not ((targets > 0) & (targets <= model.n_items)).any():
+        raise ValueError("nothing to choose the best epoch by: no validation playlist ends with a known track")
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
     objective = Objective(model, config)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=config.lr, betas=(0.9, 0.98), fused=True)  # β₂ as the paper
+    groups = _parameter_groups(model, config)
+    optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)  # β₂ as the paper
     objective, optimizer = fabric.setup(objective, optimizer)
-    histories, targets = leave_last_out(valid)
     state = _State(history=[], best=-math.inf, best_epoch=0, best_weights=_weights(model))
     run = None if directory is None else Path(directory) / "resume.safetensors"
     if resume and run is not None and run.exists():
         state = _read_state(run, model, optimizer, config)
+    elif run is not None and fabric.is_global_zero:
+        run.unlink(missing_ok=True)  # of another run
     total = config.epochs * n_batches
     fabric.print(_headline(fabric, model, config, known), file=_stderr()) if progress else None
 
@@ -190,8 +200,10 @@ def fit(
         for index, batch in enumerate(batches(known, model.config.max_len, config.batch_size, rng)):
             step = (epoch - 1) * n_batches + index
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * _schedule(step, total, config)
-            ids, y = (torch.from_numpy(part[fabric.global_rank :: fabric.world_size]) for part in batch)
+                group["lr"] = config.lr * group["times"] * _schedule(step, total, config)
+            # A last batch with fewer windows than processes: the others take its first window and give it no weight.
+            first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
+            ids, y = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
             ids, y = ids.to(fabric.device, non_blocking=True), y.to(fabric.device, non_blocking=True)
             # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
             count = np.count_nonzero(batch.targets)
@@ -201,16 +213,19 @@ def fit(
             fabric.backward(loss)
             optimizer.step()
             if not math.isfinite(value := loss.item()):
+                bar.close()
                 raise ValueError(f"the loss became {value} in epoch {epoch}: use a learning rate below {config.lr:g}")
             seen, summed = seen + count, summed + value * count
             bar.update()
         seconds = time.perf_counter() - begin
+        if fabric.world_size > 1:
+            summed = fabric.all_reduce(torch.tensor(summed, dtype=torch.float64), reduce_op="mean").item()
         row = {
             "epoch": epoch,
             "step": epoch * n_batches,
             "seconds": round(seconds, 3),
             "targets_per_second": round(seen / seconds),
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": config.lr * _schedule(epoch * n_batches - 1, total, config),
             "train_loss": summed / seen,
             **validate(model, valid, histories, targets, config.unseen_only),
         }
@@ -219,10 +234,11 @@ def fit(
         if row["valid_ndcg@10"] > state.best:
             state.best, state.best_epoch, state.best_weights = row["valid_ndcg@10"], epoch, _weights(model)
         if run is not None and fabric.is_global_zero:
-            _write_state(run, model, optimizer, config, state)
+            # The state comes last: after a kill in between, this epoch is repeated and writes the same files again.
             if state.best_epoch == epoch:
                 save(run.parent, model, {**(extra or {}), "training": asdict(config), "best_epoch": epoch})
             _write(run.parent / "history.csv", _csv(state.history))
+            _write_state(run, model, optimizer, config, state)
         fabric.barrier()
     bar.close()
     model.load_state_dict(state.best_weights)
@@ -255,6 +271,21 @@ def validate(
     }
 
 
+def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
+    """Parameters by how fast they learn.
+
+    Adam moves every weight by about one learning rate a step, whatever it is for. Tables start near zero and have to
+    grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
+    Both would be far behind the dense layers at the same rate.
+    """
+    rates = {"distance": config.distance_lr, "emb": config.table_lr, "dense": 1.0}
+    members: dict[str, list] = {kind: [] for kind in rates}
+    for name, parameter in model.named_parameters():
+        table = name.startswith(("item_emb", "pos_emb", "features", "output"))
+        members["emb" if table else "distance" if name.endswith("distance") else "dense"].append(parameter)
+    return [{"params": members[kind], "times": times} for kind, times in rates.items() if members[kind]]
+
+
 def _schedule(step: int, total: int, config: TrainConfig) -> float:
     """Share of the learning rate at this step: a straight climb, then a cosine down to `final_lr`."""
     climb = min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -272,10 +303,13 @@ def _fabric(config: TrainConfig) -> Fabric:
         precision = "bf16-mixed" if accelerator == "cuda" else "32-true"
     world = int(os.environ.get("WORLD_SIZE", 1))
     nodes = max(1, world // int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-    fabric = Fabric(
-        accelerator=accelerator, precision=precision, devices=world // nodes, num_nodes=nodes,
-        strategy="ddp" if world > 1 else "auto",
-    )  # fmt: skip
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, precision=precision, devices=world // nodes, num_nodes=nodes,
+            strategy="ddp" if world > 1 else "auto",
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(f"accelerator {accelerator!r} cannot be used on this machine ({error})") from error
     fabric.launch()
     return fabric
 
@@ -383,13 +417,19 @@ def _read_state(path: Path, model: SASRec, optimizer, config: TrainConfig) -> _S
                     "use the same settings, or start anew without resuming."
                 )
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        best = part("best.")
+        model.load_state_dict(best)  # only to see now, and not after the last epoch, that it fits
         model.load_state_dict(part("now."))
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part("adam.").items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
+        for index, parameter in enumerate(model.parameters()):
+            shapes = {moments[index][name].shape for name in ("exp_avg", "exp_avg_sq")}
+            if shapes != {parameter.shape} or moments[index]["step"].numel() != 1:
+                raise ValueError(f"moments of parameter {index} do not fit it")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-        return _State(about["history"], about["best"], about["best_epoch"], part("best."))
+        return _State(list(about["history"]), float(about["best"]), int(about["best_epoch"]), best)
     except CheckpointError:
         raise
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -409,7 +449,7 @@ def _read_json(path: Path) -> dict:
         about = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error}); train the model again.") from error
     if not isinstance(about, dict):
         raise CheckpointError(f"{path}: holds no settings; train the model again.")
@@ -419,7 +459,7 @@ def _read_json(path: Path) -> dict:
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
     except (OSError, SafetensorError) as error:

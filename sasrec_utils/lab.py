@@ -1,0 +1,115 @@
+"""What every notebook begins with: the project's data and model, loaded if they are there and made if they are not.
+
+So every notebook runs on its own and in any order, on made-up playlists or, without a change, on real slices that lie
+in `data/raw`. Two notebooks that start at once wait for each other here. Taught in notebook 00 §2.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sasrec_utils.model import SASRec
+from sasrec_utils.mpd import _lock, prepare
+from sasrec_utils.recommender import save_tracks
+from sasrec_utils.sequences import Dataset
+from sasrec_utils.synthetic import SIDECAR, TEACHING, World, write_slices
+from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+
+__all__ = ["MPD", "Data", "data_dir", "open_data", "open_model"]
+
+# What is published about the whole Million Playlist Dataset: its own stats.txt and README (Chen, Lamere, Schedl and
+# Zamani, RecSys 2018), and counts over one slice of it from notebooks published with it. No row of it is in here.
+MPD = {
+    "playlists": 1_000_000,
+    "rows": 66_346_428,
+    "tracks": 2_262_292,
+    "albums": 734_684,
+    "artists": 295_860,
+    "length quartiles": (26, 49, 91),
+    "same artist next": 0.25,
+    "repeated rows": 0.013,
+    "one slice: tracks": 34_443,
+    "one slice: played once": 0.72,
+    "one slice: top 1 % of tracks": 0.11,
+    "followers 1": 0.754,
+    "tracks after n slices": {1: 34_443, 50: 460_000, 100: 682_000, 1000: 2_262_292},
+    "top 20 titles": 0.12,
+}
+QUICK = {"playlists": 4_000, "epochs": 2}  # the model that a notebook trains when there is no better one
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the project's data are: `raw` holds slices, `prepared` their tables; `made_up`: none of them is real."""
+
+    raw: Path
+    prepared: Path
+    made_up: bool
+
+
+def data_dir() -> Path:
+    """The project's data folder: `data` beside the package, or what the environment variable SASREC_DATA names."""
+    return Path(os.environ.get("SASREC_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def open_data(progress: bool = True) -> Data:
+    """The prepared playlists of `data/raw`; made-up ones (the `teaching` world) are written there if it has none.
+
+    Takes about 15 seconds the first time on two quiet cores and none after that. Raises what `prepare` and
+    `write_slices` raise.
+    """
+    raw, prepared = data_dir() / "raw", data_dir() / "prepared"
+    raw.mkdir(parents=True, exist_ok=True)
+    with _lock(data_dir() / ".lock"):
+        if next(raw.glob("*.json"), None) is None:
+            write_slices(World(TEACHING), raw, progress=progress)
+        folder = prepare(raw, prepared, progress=progress)
+    return Data(raw, folder, (raw / SIDECAR).exists())
+
+
+def open_model(data: Data, dataset: Dataset, progress: bool = True) -> tuple[Path, str]:
+    """The folder of a trained model for these playlists, and one sentence that says which model it is.
+
+    `data/models/default` (made by `make run`) if it was trained on the same playlists, split and vocabulary, as
+    `load_dataset` makes them by default; else a quick one, trained within a minute on a part of the playlists and kept
+    in `data/models/quick`.
+    """
+    for name, about in (("default", "The fully trained model"), ("quick", "A quickly trained model")):
+        folder = data_dir() / "models" / name
+        if _fits(folder, data, dataset):
+            return folder, f"{about} (data/models/{name})."
+    with _lock(data_dir() / ".lock"):
+        if not _fits(folder, data, dataset):
+            _train_quickly(folder, data, dataset, progress)
+    return folder, f"{about} ({QUICK['epochs']} epochs on at most {QUICK['playlists']:,} playlists)."
+
+
+def _fits(folder: Path, data: Data, dataset: Dataset) -> bool:
+    try:
+        model, about = load(folder)
+    except CheckpointError:
+        return False
+    trained_on = about.get("data", {})
+    return (
+        trained_on.get("prepared") == data.prepared.name
+        and trained_on.get("min_count") == 2
+        and trained_on.get("seed") == 0
+        and model.n_items == dataset.vocabulary.n_items
+        and (folder / "tracks.parquet").exists()
+    )
+
+
+def _train_quickly(folder: Path, data: Data, dataset: Dataset, progress: bool) -> None:
+    n_items = dataset.vocabulary.n_items
+    shape, plan = recipe("best", n_items, int(dataset.artist_of.max()), int(dataset.album_of.max()))
+    plan = replace(plan, epochs=QUICK["epochs"], batch_size=32, warmup_steps=50)
+    known = slice(n_items + 1)
+    model = SASRec(shape, dataset.artist_of[known], dataset.album_of[known])
+    few = dataset.train.take(np.arange(min(QUICK["playlists"], len(dataset.train))))
+    fit(model, few, dataset.valid.take(np.arange(min(500, len(dataset.valid)))), plan, progress=progress)
+    save_tracks(folder, dataset.catalogue, dataset.vocabulary)
+    save(folder, model, {"data": {"prepared": data.prepared.name, "min_count": 2, "seed": 0}, "quick": QUICK})

@@ -1,0 +1,443 @@
+"""The figures of the notebooks: one style, a title that states the finding, and the finding again in words.
+
+Every function takes numbers and returns a `Picture`. Shown in a notebook it is a PNG at twice the screen's resolution
+and, under it, one printed line that begins "In words:", for people who do not see the picture and for tests, which do
+not look at it either. Colours are Okabe and Ito's (distinct for colour-blind people), always doubled by a marker, a
+line style or a hatch; `cividis` is for magnitudes. Nothing here keeps pyplot figures open.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+# The first import on a new machine says that it builds a list of fonts: nothing a reader, or a test, has to know.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+__all__ = [
+    "CYCLE",
+    "OKABE_ITO",
+    "Picture",
+    "attention",
+    "bars",
+    "batch",
+    "coverage",
+    "growth",
+    "lags",
+    "lengths",
+    "long_tail",
+    "titles",
+    "unseen",
+]
+
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+}
+# (colour, marker, line style): series differ in all three, so a print-out without colours can be read too.
+CYCLE = (
+    (OKABE_ITO["blue"], "o", "-"),
+    (OKABE_ITO["orange"], "s", "--"),
+    (OKABE_ITO["black"], "^", ":"),
+    (OKABE_ITO["sky"], "D", "-."),
+)
+HATCHES = ("", "///", "...", "xxx")
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+    "hatch.linewidth": 0.8,
+}
+DPI = 192  # twice the 96 of a screen
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Picture:
+    """A figure and what it shows, in one sentence with its key numbers."""
+
+    figure: Figure
+    words: str
+
+    def png(self) -> bytes:
+        """The figure as PNG bytes at twice the screen's resolution."""
+        buffer = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        return f"In words: {self.words}"
+
+    def _ipython_display_(self) -> None:
+        width, height = (round(inches * DPI / 2) for inches in self.figure.get_size_inches())
+        picture = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": "[figure]"}
+        display(picture, raw=True, metadata={"image/png": {"width": width, "height": height}})
+        print(self)
+
+
+def _styled(function: Callable[..., Picture]) -> Callable[..., Picture]:
+    """Draw in this module's style and leave everyone else's as it was."""
+
+    @functools.wraps(function)
+    def styled(*args, **kwargs) -> Picture:
+        with mpl.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return styled
+
+
+def _axes(width: float = 6.6, height: float = 3.6) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], series: int, label: str, at: int = -1) -> None:
+    """A line in the style of its series, named beside its last point, or beside point `at`."""
+    colour, marker, style = CYCLE[series]
+    axes.plot(x, y, color=colour, marker=marker, linestyle=style, label=label)
+    at = min(at, len(x) - 1)
+    up = 0 if at == -1 else 7
+    axes.annotate(label, (x[at], y[at]), xytext=(8, up), textcoords="offset points", va="center", fontsize=9)
+
+
+def _percent(axis) -> None:
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _thousands(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+@_styled
+def lengths(values: np.ndarray, published: tuple[int, int, int] | None = None) -> Picture:
+    """How long playlists are. `values` int [U]; `published`: quartiles to compare with. Taught in notebook 01 §4."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    figure, axes = _axes()
+    width = max(1, -(-int(np.ptp(values) + 1) // 40))  # whole tracks: other bins would hold now two lengths, now three
+    sns.histplot(
+        x=values,
+        binwidth=width,
+        binrange=(values.min() - 0.5, values.max() + width),
+        ax=axes,
+        color=OKABE_ITO["sky"],
+        edgecolor="white",
+        linewidth=0.5,
+    )
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, top * 1.12)
+    right = axes.get_xlim()[1]
+    marks = [(middle, f"median here: {middle:.0f}", "-", 1.05, -1 if middle > right / 4 else 1)]
+    if published:
+        marks.append((published[1], f"median of the real set: {published[1]}", "--", 1.05, 1))
+    for x, text, style, height, side in marks:
+        axes.axvline(x, color=OKABE_ITO["black"], linestyle=style, linewidth=1.4)
+        axes.annotate(text, (x, top * height), xytext=(6 * side, 0), textcoords="offset points", va="center",
+                      ha="left" if side > 0 else "right", fontsize=9)  # fmt: skip
+    axes.set_xlim(0, right)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel="tracks in a playlist", ylabel="playlists")
+    axes.set_title(f"Half of the playlists hold between {low:.0f} and {high:.0f} tracks")
+    words = f"playlist lengths have quartiles {low:.0f}, {middle:.0f} and {high:.0f} tracks"
+    if published:
+        words += "; those of the real set are {}, {} and {}".format(*published)
+    return Picture(figure, words + ".")
+
+
+@_styled
+def long_tail(plays: np.ndarray) -> Picture:
+    """Plays of each track against its rank, both on log scales. `plays` int [N]. Taught in notebook 01 §5."""
+    plays = np.sort(plays)[::-1]
+    ranks = np.arange(1, len(plays) + 1)
+    head = max(1, round(len(plays) / 100))
+    share, once = plays[:head].sum() / plays.sum(), (plays == 1).mean()
+    shown = np.unique(np.geomspace(1, len(plays), 300).astype(int)) - 1  # 300 points draw the same line as a million
+    figure, axes = _axes()
+    axes.loglog(ranks[shown], plays[shown], color=OKABE_ITO["blue"])
+    axes.axvspan(0.8, head, facecolor=OKABE_ITO["yellow"], alpha=0.5, hatch="//", edgecolor="#B0A010", linewidth=0)
+    axes.annotate(f"the top 1 %: {share:.0%}\nof all plays", (0.02, 0.05), xycoords="axes fraction", fontsize=9,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 3})  # fmt: skip
+    axes.set_xlim(0.8, len(plays) * 1.3)
+    axes.set_ylim(0.8, plays[0] * 1.6)
+    _thousands(axes.xaxis)
+    _thousands(axes.yaxis)
+    axes.set(xlabel="rank of the track (log scale)", ylabel="plays (log scale)")
+    axes.set_title(f"The top 1 % of tracks get {share:.0%} of all plays")
+    return Picture(
+        figure,
+        f"plays fall from {plays[0]:,} for the most played of {len(plays):,} tracks to {plays[-1]:,} for the least "
+        f"played; the top 1 % ({head:,} tracks) hold {share:.1%} of all plays; {once:.1%} of tracks are played once.",
+    )
+
+
+@_styled
+def growth(slices: Sequence[int], tracks: Sequence[int], published: Mapping[int, int] | None = None) -> Picture:
+    """Different tracks against number of slices read, log scales. Taught in notebook 01 §6."""
+    figure, axes = _axes()
+    _line(axes, slices, tracks, 0, "these playlists")
+    right = slices[-1]
+    if published:
+        _line(axes, list(published), list(published.values()), 1, "the real set")
+        right = max(right, *published)
+    axes.set(xscale="log", yscale="log", xlim=(0.8, right * 8))
+    ticks = [10**i for i in range(len(str(right)))]
+    axes.set_xticks(ticks)
+    _thousands(axes.xaxis)
+    _thousands(axes.yaxis)
+    axes.minorticks_off()
+    factor = tracks[-1] / tracks[0]
+    axes.set(xlabel="slices read, 1,000 playlists each (log scale)", ylabel="different tracks (log scale)")
+    title = f"The first slice holds {tracks[0]:,} different tracks"
+    axes.set_title(title + (f", all {slices[-1]} hold {tracks[-1]:,}" if len(slices) > 1 else ""))
+    words = (
+        f"different tracks go from {tracks[0]:,} after the first slice to {tracks[-1]:,} after {slices[-1]} "
+        f"({factor:.1f} times as many)"
+    )
+    if published:
+        first, last = min(published), max(published)
+        words += (
+            f"; in the real set from {published[first]:,} after {first} to {published[last]:,} after {last:,} "
+            f"({published[last] / published[first]:.0f} times as many)"
+        )
+    return Picture(figure, words + ".")
+
+
+@_styled
+def coverage(counts: Sequence[int], tracks: np.ndarray, rows: np.ndarray) -> Picture:
+    """Share of tracks and of rows that survive a minimum count. All [M]. Taught in notebook 01 §7."""
+    figure, axes = _axes()
+    _line(axes, counts, rows, 0, "rows kept", at=1)
+    _line(axes, counts, tracks, 1, "tracks kept", at=1)
+    axes.set(xscale="log", xlim=(counts[0] * 0.9, counts[-1] * 1.1), ylim=(0, 1.05))
+    axes.set_xticks(counts)
+    _thousands(axes.xaxis)
+    axes.minorticks_off()
+    _percent(axes.yaxis)
+    at = int(np.argmin(np.abs(np.asarray(counts) - 5)))
+    axes.set(xlabel="minimum number of plays of a track (log scale)", ylabel="share kept")
+    axes.set_title(f"At {counts[at]} plays or more, {tracks[at]:.0%} of tracks keep {rows[at]:.0%} of rows")
+    return Picture(
+        figure,
+        f"asking for {counts[at]} plays keeps {tracks[at]:.1%} of tracks and {rows[at]:.1%} of rows; asking for "
+        f"{counts[-1]} keeps {tracks[-1]:.1%} and {rows[-1]:.1%}.",
+    )
+
+
+@_styled
+def titles(words: Sequence[str], playlists: Sequence[int], total: int) -> Picture:
+    """How many playlists carry the commonest title words. Taught in notebook 01 §8."""
+    figure, axes = _axes(height=0.9 + 0.26 * len(words))
+    axes.barh(range(len(words)), playlists, color=OKABE_ITO["sky"], edgecolor=OKABE_ITO["blue"])
+    axes.set_yticks(range(len(words)), words)
+    axes.invert_yaxis()
+    axes.bar_label(axes.containers[0], [f"{n:,}" for n in playlists], padding=4, fontsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, max(playlists) * 1.12)
+    _thousands(axes.xaxis)
+    axes.set(xlabel="playlists with this word in their title")
+    share = sum(playlists) / total
+    axes.set_title(f"“{words[0]}” stands in {playlists[0] / total:.0%} of all titles")
+    return Picture(
+        figure,
+        f"the {len(words)} commonest title words are {', '.join(words)}; the first stands in {playlists[0]:,} of "
+        f"{total:,} titles, all {len(words)} together {share:.0%} as often as there are titles.",
+    )
+
+
+@_styled
+def lags(steps: Sequence[int], real: np.ndarray, shuffled: np.ndarray, published: float | None = None) -> Picture:
+    """P(same artist) k steps back, in order and shuffled; `published`: the real set's at k = 1. Notebook 01 §9."""
+    figure, axes = _axes()
+    _line(axes, steps, real, 0, "in order")
+    _line(axes, steps, shuffled, 1, "shuffled")
+    if published is not None:
+        axes.plot([1], [published], linestyle="", marker="*", markersize=11, color=OKABE_ITO["vermilion"])
+        axes.annotate("the real set", (1, published), xytext=(9, 3), textcoords="offset points",
+                      color=OKABE_ITO["vermilion"], fontsize=9)  # fmt: skip
+    axes.set(xlim=(min(steps) - 0.4, max(steps) * 1.2), ylim=(0, max(*real, published or 0) * 1.18))
+    axes.set_xticks(steps)
+    _percent(axes.yaxis)
+    axes.set(xlabel="steps back, k", ylabel="share of tracks with the same artist")
+    high = [k for k, r, s in zip(steps, real, shuffled, strict=True) if r > 2 * s]
+    clear = ", ".join(map(str, high)) or "none"
+    axes.set_title(f"More than twice as often as chance at k = {clear}" if high else "No lag stands out from chance")
+    by_lag = ", ".join(f"{r:.2f}" for r in real)
+    return Picture(
+        figure,
+        f"the share of tracks with the artist of k steps before is {by_lag} for k = {steps[0]} to {steps[-1]}, and "
+        f"{np.mean(shuffled):.2f} on average after shuffling; k with more than twice that: {clear}.",
+    )
+
+
+@_styled
+def unseen(playlists: Sequence[int], share: np.ndarray, published: Mapping[int, float] | None = None) -> Picture:
+    """Share of test targets that training never saw, against training playlists. Taught in notebook 01 §10."""
+    figure, axes = _axes()
+    _line(axes, playlists, share, 0, "these playlists", at=1)
+    right = playlists[-1]
+    top = max(share)
+    if published:
+        _line(axes, list(published), list(published.values()), 1, "the real set (estimate)", at=1)
+        right, top = max(right, *published), max(top, *published.values())
+    axes.set(xscale="log", xlim=(playlists[0] * 0.8, right * 1.6), ylim=(-0.01, top * 1.1))
+    _thousands(axes.xaxis)
+    _percent(axes.yaxis)
+    axes.minorticks_off()
+    axes.set(xlabel="training playlists (log scale)", ylabel="targets never seen in training")
+    axes.set_title(f"With {playlists[-1]:,} training playlists, {share[-1]:.1%} of targets were never seen")
+    by_size = ", ".join(f"{s:.1%} after {n:,}" for n, s in zip(playlists, share, strict=True))
+    words = f"of the test targets, the share that training never saw is {by_size} playlists"
+    if published:
+        known = ", ".join(f"{s:.0%} after {n:,}" for n, s in published.items())
+        words += f"; in the real set about {known}"
+    return Picture(figure, words + ".")
+
+
+@_styled
+def batch(kinds: Mapping[str, np.ndarray]) -> Picture:
+    """Where batches hold tracks and where padding. Each value bool [B, L], True = a track. Notebook 02 §7."""
+    figure = Figure(figsize=(6.6, 3.4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(kinds)))
+    widest = max(real.shape[1] for real in kinds.values())
+    shares = {}
+    for axes, (name, real) in zip(panels, kinds.items(), strict=True):
+        shares[name] = 1 - real.mean()
+        rows, width = real.shape
+        axes.add_patch(
+            Rectangle((0, 0), width, rows, facecolor="white", edgecolor="#8A8A8A", hatch="////", linewidth=0.8)
+        )
+        for row, length in enumerate(real.sum(1)):
+            axes.add_patch(
+                Rectangle((0, row), length, 1, facecolor=OKABE_ITO["blue"], edgecolor="white", linewidth=0.4)
+            )
+        axes.set(xlim=(0, widest), ylim=(rows, 0), xlabel="position")
+        axes.grid(visible=False)
+        axes.set_title(f"{name}:\n{shares[name]:.0%} padding", fontsize=10)
+    panels[0].set_ylabel("window in the batch")
+    best, worst = min(shares, key=shares.get), max(shares, key=shares.get)
+    figure.suptitle(
+        f"From {shares[worst]:.0%} padding (hatched) down to {shares[best]:.0%}",
+        fontsize=11,
+        fontweight="bold",
+        x=0.01,
+        ha="left",
+    )
+    each = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    return Picture(figure, f"the share of positions that hold padding in one batch is, by way of batching: {each}.")
+
+
+@_styled
+def bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    unit: str,
+    finding: str,
+    intervals: Sequence[tuple[float, float]] | None = None,
+    mark: int | None = None,
+    digits: int = 3,
+) -> Picture:
+    """Some numbers side by side; `mark` is the bar that the finding is about. `intervals`: low and high of each."""
+    figure, axes = _axes(height=1.0 + 0.42 * len(names))
+    for row, value in enumerate(values):
+        marked = row == mark
+        axes.barh(row, value, color=OKABE_ITO["orange" if marked else "sky"], hatch="///" if marked else "",
+                  edgecolor=OKABE_ITO["black" if marked else "blue"], linewidth=0.8, height=0.62)  # fmt: skip
+    right = np.array(values, dtype=float)
+    if intervals is not None:
+        low, high = np.array(intervals).T
+        error = np.abs(np.stack([right - low, high - right]))
+        axes.errorbar(values, range(len(names)), xerr=error, fmt="none", ecolor="black", capsize=3, linewidth=1.2)
+        right = np.maximum(right, high)
+    for row, value in enumerate(values):
+        axes.annotate(
+            f"{value:.{digits}f}", (right[row], row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, max(right.max() * 1.15, 1e-9))
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel=unit)
+    axes.set_title(finding)
+    each = []
+    for i, (name, value) in enumerate(zip(names, values, strict=True)):
+        span = f" ({intervals[i][0]:.{digits}f} to {intervals[i][1]:.{digits}f})" if intervals is not None else ""
+        each.append(f"{name} {value:.{digits}f}{span}")
+    return Picture(figure, f"{unit}: {', '.join(each)}.")
+
+
+@_styled
+def attention(weights: np.ndarray, tracks: Sequence[str]) -> Picture:
+    """Where each position looks. `weights` [H, L, L], row = query, column = key; `tracks`: L names, oldest first.
+
+    The masked upper triangle (the future) is hatched; values are printed when L ≤ 8. Taught in notebook 03 §5.
+    """
+    heads, length = len(weights), len(tracks)
+    figure = Figure(figsize=(1.9 + 2.9 * heads, 4.0), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, heads, sharey=True))
+    short = [name if len(name) <= 22 else name[:21] + "…" for name in tracks]
+    past = np.tril(np.ones((length, length), dtype=bool))
+    for head, (axes, values) in enumerate(zip(panels, weights, strict=True)):
+        shown = np.where(past, values, np.nan)
+        image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1)
+        for row, column in zip(*np.nonzero(~past), strict=True):
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#B5B5B5", hatch="////", linewidth=0
+                )
+            )
+        if length <= 8:
+            for row, column in zip(*np.nonzero(past), strict=True):
+                ink = "black" if values[row, column] > 0.55 else "white"
+                axes.text(column, row, f"{values[row, column]:.2f}"[1:] if values[row, column] < 0.995 else "1",
+                          ha="center", va="center", fontsize=8, color=ink)  # fmt: skip
+        axes.grid(visible=False)
+        axes.set_xticks(
+            range(length), [f"{i - length + 1}" if i < length - 1 else "now" for i in range(length)], fontsize=8
+        )
+        axes.set_yticks(range(length), short, fontsize=8)
+        axes.set(xlabel="key: the track looked at")
+        axes.set_title(f"head {head + 1}", fontsize=10)
+        axes.spines[["left", "bottom"]].set_visible(False)
+    panels[0].set_ylabel("query: the track that looks")
+    figure.colorbar(image, ax=panels, shrink=0.75, label="weight", pad=0.02)
+    newest = weights[:, -1]
+    most = newest.argmax(1)
+    where = [f"{length - 1 - m} back" if m < length - 1 else "itself" for m in most]
+    figure.suptitle(
+        "The newest track looks most at: " + "; ".join(f"head {h + 1}, {w}" for h, w in enumerate(where)),
+        fontsize=11, fontweight="bold", x=0.01, ha="left",
+    )  # fmt: skip
+    each = "; ".join(f"head {h + 1} gives {newest[h, m]:.2f} to “{tracks[m]}” ({where[h]})" for h, m in enumerate(most))
+    return Picture(figure, f"from the newest track, {each}. Every row sums to 1 and nothing to its right is looked at.")

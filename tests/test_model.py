@@ -1,0 +1,444 @@
+"""SASRec against a plain loop and PyTorch's own encoder, and every known way to get it subtly wrong."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sasrec_utils.evaluation import top_k
+from sasrec_utils.model import Attention, SASRec, SASRecConfig
+from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
+from sasrec_utils.training import LOSSES, Objective, TrainConfig
+
+N, ARTISTS, ALBUMS, MAX_LEN = 40, 7, 11, 12
+POSITIONS = ("absolute", "rotary", "relative")
+SHAPES = [(positions, features) for positions in POSITIONS for features in (False, True)]
+every_shape = pytest.mark.parametrize(("positions", "features"), SHAPES)
+every_position = pytest.mark.parametrize("positions", POSITIONS)
+quick = settings(deadline=None, max_examples=25)
+
+
+def make(positions="absolute", features=False, seed=0, lively=True, **changes) -> SASRec:
+    """A small model in eval mode. Fresh weights are so small that a mistake would hardly show: `lively` shakes them."""
+    rng = np.random.default_rng(5)
+    artist_of, album_of = rng.integers(0, ARTISTS + 1, N + 1), rng.integers(0, ALBUMS + 1, N + 1)
+    artist_of[0] = album_of[0] = 0
+    sizes = {"n_artists": ARTISTS, "n_albums": ALBUMS} if features else {}
+    config = SASRecConfig(N, dim=16, heads=2, max_len=MAX_LEN, dropout=0.0, positions=positions, **sizes)
+    model = SASRec(replace(config, **changes), artist_of, album_of, seed=seed).eval()
+    if lively:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+            for row in padding_rows(model):
+                row.zero_()
+    return model
+
+
+def padding_rows(model: SASRec) -> list[torch.Tensor]:
+    tables = [model.item_emb, *model.features.values()] + ([] if model.config.tied else [model.output])
+    return [table.weight[0] for table in tables]
+
+
+def random_ids(seed, rows=5, length=MAX_LEN) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(1, N + 1, (rows, length)))
+
+
+def random_playlists(seed, users=20, longest=2 * MAX_LEN, unknown=0) -> Sequences:
+    """Ragged, with repeats, empty ones and, if asked for, tracks that the model does not know."""
+    rng = np.random.default_rng(seed)
+    return Sequences.from_lists([rng.integers(1, N + unknown + 1, rng.integers(0, longest)) for _ in range(users)])
+
+
+# No look into the future, no trace of padding
+
+
+@every_shape
+@torch.inference_mode()
+def test_what_comes_later_changes_nothing_bit_for_bit(positions, features):
+    model = make(positions, features)
+    ids, others = random_ids(1), random_ids(2)
+    hidden, attention = model(ids, return_attention=True)
+    fused = model(ids)
+    for t in range(MAX_LEN - 1):
+        changed = torch.cat([ids[:, : t + 1], others[:, t + 1 :]], 1)
+        assert torch.equal(model(changed)[:, : t + 1], fused[:, : t + 1])
+        assert torch.equal((model(changed) @ model.table().T)[:, : t + 1], (fused @ model.table().T)[:, : t + 1])
+        again, weights = model(changed, return_attention=True)
+        assert torch.equal(again[:, : t + 1], hidden[:, : t + 1])
+        assert all(torch.equal(a[:, :, : t + 1], b[:, :, : t + 1]) for a, b in zip(weights, attention, strict=True))
+    changed = torch.cat([ids[:, :-1], others[:, -1:]], 1)
+    assert not torch.allclose(model(changed)[:, -1], fused[:, -1])  # the present does matter
+    changed = torch.cat([others[:, :1], ids[:, 1:]], 1)
+    assert not torch.allclose(model(changed)[:, -1], fused[:, -1])  # and so does the past
+
+
+@every_shape
+@torch.inference_mode()
+def test_more_padding_changes_no_real_position(positions, features):
+    model = make(positions, features)
+    ids = random_ids(3)
+    for length in (1, 5, MAX_LEN - 1):
+        bare = model(ids[:, :length])
+        for more in range(1, MAX_LEN - length + 1):
+            padded = torch.cat([ids[:, :length], torch.zeros(len(ids), more, dtype=torch.long)], 1)
+            assert torch.allclose(model(padded)[:, :length], bare, rtol=0, atol=1e-5)
+
+
+@every_shape
+def test_a_batch_is_its_histories_one_by_one(positions, features):
+    model = make(positions, features)
+    histories = random_playlists(4, unknown=3)
+    together = model.score(histories)
+    alone = np.concatenate([model.score(histories.take([u])) for u in range(len(histories))])
+    assert np.allclose(together, alone, rtol=0, atol=1e-4)  # scores are of the order of 10
+    order = np.random.default_rng(0).permutation(len(histories))
+    assert np.allclose(model.score(histories.take(order)), together[order], rtol=0, atol=1e-4)
+
+
+@every_shape
+@torch.inference_mode()
+def test_the_last_real_track_decides(positions, features):
+    """A ragged batch is read at each history's own last track, not at its padding and not at the batch's last place."""
+    model = make(positions, features)
+    rows = [[3], [7, 1, 9, 30], [5] * 9, [2, 11]]
+    scores = model.score(Sequences.from_lists(rows))
+    for row, mine in zip(rows, scores, strict=True):
+        last = model(torch.tensor([row]))[0, -1] @ model.table().T
+        assert np.allclose(mine[1:], last[1:].numpy(), rtol=0, atol=1e-4)
+        other = model.score(Sequences.from_lists([[*row[:-1], row[-1] % N + 1]]))
+        assert not np.allclose(mine, other, atol=1e-2)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@every_shape
+def test_an_empty_and_a_one_track_history_give_finite_gradients(positions, features, dropout):
+    model = make(positions, features, dropout=dropout).train()
+    ids = torch.tensor([[0, 0, 0, 0], [9, 0, 0, 0], [1, 2, 3, 4]])
+    for path in (False, True):
+        model.zero_grad()
+        hidden = model(ids, return_attention=path)
+        hidden = hidden[0] if path else hidden
+        assert hidden.isfinite().all()
+        (hidden @ model.table().T).logsumexp(-1).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    scores = model.score(Sequences.from_lists([[], [9], [1, 2, 3, 4], [N + 1]]))
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("features", [True, False])
+def test_padding_rows_are_zero_and_stay_zero(loss, tied, features):
+    model = make("absolute", features, tied=tied, lively=False, dropout=0.1)
+    assert not any(row.any() for row in padding_rows(model))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    plans = [TrainConfig(loss=loss, negatives=4)]
+    plans += [replace(plans[0], unseen_only=True)] if loss == "softmax" else []
+    for plan in plans:
+        objective = Objective(model.train(), plan)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for batch in batches(random_playlists(6, unknown=0), MAX_LEN, 8, np.random.default_rng(0)):
+            loss_value = objective(torch.from_numpy(batch.ids), torch.from_numpy(batch.targets))
+            optimizer.zero_grad()
+            loss_value.backward()
+            optimizer.step()
+    assert not any(row.any() for row in padding_rows(model))
+    assert not model.table()[0].any()
+    unmoved = [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert not unmoved
+
+
+# The same numbers as other ways to compute them
+
+
+@every_shape
+@torch.inference_mode()
+def test_the_attention_handed_out_is_the_attention_used(positions, features):
+    model = make(positions, features)
+    ids = torch.from_numpy(pad(random_playlists(7), MAX_LEN))
+    hidden, attention = model(ids, return_attention=True)
+    assert torch.allclose(hidden, model(ids), rtol=0, atol=1e-5)
+    L = ids.shape[1]
+    future = torch.ones(L, L, dtype=torch.bool).triu(1)
+    assert len(attention) == model.config.blocks
+    for weights in attention:
+        assert weights.shape == (len(ids), model.config.heads, L, L)
+        assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
+        assert (weights[..., future] == 0).all()
+        assert (weights[..., ~future] > 0).all()
+
+
+@pytest.mark.parametrize("features", [False, True])
+@torch.inference_mode()
+def test_absolute_positions_are_pytorchs_own_encoder(features):
+    model = make("absolute", features)
+    c = model.config
+    layer = nn.TransformerEncoderLayer(c.dim, c.heads, c.dim, 0.0, "relu", batch_first=True, norm_first=True)
+    encoder = nn.TransformerEncoder(layer, c.blocks, norm=nn.LayerNorm(c.dim), enable_nested_tensor=False).eval()
+    for mine, its in zip(model.blocks, encoder.layers, strict=True):
+        its.load_state_dict({
+            "self_attn.in_proj_weight": mine.attention.qkv.weight, "self_attn.in_proj_bias": mine.attention.qkv.bias,
+            "self_attn.out_proj.weight": mine.attention.out.weight, "self_attn.out_proj.bias": mine.attention.out.bias,
+            "linear1.weight": mine.feed_in.weight, "linear1.bias": mine.feed_in.bias,
+            "linear2.weight": mine.feed_out.weight, "linear2.bias": mine.feed_out.bias,
+            "norm1.weight": mine.norm_attention.weight, "norm1.bias": mine.norm_attention.bias,
+            "norm2.weight": mine.norm_feed.weight, "norm2.bias": mine.norm_feed.bias,
+        })  # fmt: skip
+    encoder.norm.load_state_dict(model.norm.state_dict())
+    for length in (1, 7, MAX_LEN):
+        ids = random_ids(8, length=length)
+        x = model.item_emb.weight[ids] + model.pos_emb.weight[torch.arange(length)]
+        if features:
+            x = x + model.features["artist"].weight[model.artist_of[ids]]
+            x = x + model.features["album"].weight[model.album_of[ids]]
+        blocked = torch.ones(length, length, dtype=torch.bool).triu(1)  # here True means: may NOT attend
+        assert torch.allclose(model(ids), encoder(x, mask=blocked), rtol=0, atol=1e-5)
+
+
+def by_hand(model: SASRec, ids: list[int]) -> np.ndarray:
+    """Hidden states of one playlist, [L, D]: loops over positions and heads in float64, as the equations are read."""
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    c = model.config
+    width = c.dim // c.heads
+
+    def linear(name, x):
+        return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
+
+    def norm(name, x):
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    def logit(name, q, k, i, j, head):
+        """How much position i wants position j: the three kinds of positions differ here and nowhere else but below."""
+        if c.positions == "rotary":  # a pair of entries is a complex number that its place turns
+            half = width // 2
+            product = 0
+            for m in range(half):
+                speed = 10_000 ** (-2 * m / width)
+                turned_q = complex(q[m], q[half + m]) * cmath.exp(1j * i * speed)
+                turned_k = complex(k[m], k[half + m]) * cmath.exp(1j * j * speed)
+                product += (turned_q * turned_k.conjugate()).real
+            return product / math.sqrt(width)
+        distance = 0.0
+        if c.positions == "relative":
+            distance = weights[f"{name}.distance"][head, i - j] * getattr(Attention, "DISTANCE_SCALE", 1.0)
+        return q @ k / math.sqrt(width) + distance
+
+    xs = [weights["item_emb.weight"][i].copy() for i in ids]
+    for t, i in enumerate(ids):
+        for feature in model.features:
+            xs[t] += weights[f"features.{feature}.weight"][weights[f"{feature}_of"][i].astype(int)]
+        if c.positions == "absolute":
+            xs[t] += weights["pos_emb.weight"][t]
+    for block in range(c.blocks):
+        name = f"blocks.{block}"
+        qkv = [linear(f"{name}.attention.qkv", norm(f"{name}.norm_attention", x)) for x in xs]
+        after = []
+        for i, x in enumerate(xs):
+            heads = []
+            for head in range(c.heads):
+                part = slice(head * width, (head + 1) * width)
+                q, k, v = ([row[n * c.dim : (n + 1) * c.dim][part] for row in qkv] for n in range(3))
+                logits = np.array([logit(f"{name}.attention", q[i], k[j], i, j, head) for j in range(i + 1)])
+                share = np.exp(logits - logits.max())
+                heads.append((share / share.sum()) @ np.array(v[: i + 1]))
+            y = x + linear(f"{name}.attention.out", np.concatenate(heads))
+            after.append(
+                y + linear(f"{name}.feed_out", np.maximum(0, linear(f"{name}.feed_in", norm(f"{name}.norm_feed", y))))
+            )
+        xs = after
+    return np.array([norm("norm", x) for x in xs])
+
+
+@every_shape
+@torch.inference_mode()
+def test_a_plain_loop_gives_the_same_numbers(positions, features):
+    model = make(positions, features)
+    for row in ([4], [8, 8, 21], random_ids(9, rows=1)[0].tolist()):
+        assert np.allclose(model(torch.tensor([row]))[0].numpy(), by_hand(model, row), rtol=0, atol=2e-5)
+
+
+# What positions mean
+
+
+@torch.inference_mode()
+def test_only_distance_counts_for_rotary_and_relative_positions():
+    """The weights among the last four places keep their proportions when eight others are put before them."""
+    for positions in POSITIONS:
+        model = make(positions)
+        attention = model.blocks[0].attention
+        x = torch.randn(2, MAX_LEN, model.config.dim, generator=torch.Generator().manual_seed(1))
+        if positions == "absolute":
+            x = x + model.pos_emb.weight
+        late = attention(x, return_attention=True)[1][:, :, -4:, -4:]
+        late = late / late.sum(-1, keepdim=True)
+        tail = (
+            x[:, -4:] - model.pos_emb.weight[-4:] + model.pos_emb.weight[:4] if positions == "absolute" else x[:, -4:]
+        )
+        early = attention(tail, return_attention=True)[1]
+        assert torch.allclose(late, early, atol=1e-5) == (positions != "absolute"), positions
+
+
+@torch.inference_mode()
+def test_a_track_said_again_and_again_stands_everywhere_at_the_same_place():
+    ids = torch.full((1, MAX_LEN), 3)
+    for positions in POSITIONS:
+        hidden = make(positions)(ids)[0]
+        assert torch.allclose(hidden, hidden[:1].expand_as(hidden), atol=1e-5) == (positions != "absolute"), positions
+
+
+@every_position
+@torch.inference_mode()
+def test_order_matters(positions):
+    model = make(positions)
+    forth, back = (model.score(Sequences.from_lists([row])) for row in ([1, 2, 3, 4], [3, 2, 1, 4]))
+    assert not np.allclose(forth, back, atol=1e-3)
+
+
+@every_shape
+@torch.inference_mode()
+def test_a_position_means_the_same_in_training_and_in_serving(positions, features):
+    """The newest window of each training playlist scores its last target exactly as serving scores its history."""
+    model = make(positions, features)
+    seqs = random_playlists(10, users=30)
+    seqs = seqs.take(seqs.lengths >= 2)
+    histories, targets = leave_last_out(seqs)
+    served = {
+        (h[-MAX_LEN:].tobytes(), int(y)): s for h, y, s in zip(histories, targets, model.score(histories), strict=True)
+    }
+    met = 0
+    for batch in batches(seqs, MAX_LEN, 8, np.random.default_rng(0)):
+        scores = (model(torch.from_numpy(batch.ids)) @ model.table().T).numpy()
+        for row, ids in enumerate(batch.ids):
+            last = np.count_nonzero(ids) - 1
+            key = ids[: last + 1].astype(np.int32).tobytes(), int(batch.targets[row, last])
+            if key in served:
+                assert np.allclose(scores[row, last, 1:], served.pop(key)[1:], rtol=0, atol=1e-4)
+                met += 1
+    assert met == len(seqs) and not served
+
+
+@every_shape
+def test_the_newest_tracks_are_kept(positions, features):
+    model = make(positions, features)
+    rows = [random_ids(s, rows=1, length=3 * MAX_LEN)[0].tolist() for s in range(5)]
+    scores = model.score(Sequences.from_lists(rows))
+    assert np.array_equal(scores, model.score(Sequences.from_lists([row[-MAX_LEN:] for row in rows])))
+    assert not np.allclose(scores, model.score(Sequences.from_lists([row[:MAX_LEN] for row in rows])), atol=1e-2)
+    # Tracks that the model does not know take none of the places.
+    gaps = [[x for pair in zip(row, [N + 5] * len(row), strict=True) for x in pair] for row in rows]
+    assert np.array_equal(scores, model.score(Sequences.from_lists(gaps)))
+
+
+# Scores
+
+
+@quick
+@given(st.lists(st.lists(st.integers(1, N + 6), max_size=20), max_size=6), st.sampled_from(POSITIONS))
+def test_unknown_tracks_are_as_if_not_there(rows, positions):
+    model = make(positions, blocks=1)
+    scores = model.score(Sequences.from_lists(rows))
+    assert scores.shape == (len(rows), N + 1) and scores.dtype == np.float32
+    assert np.isfinite(scores).all() and not scores[:, 0].any()
+    known = [[x for x in row if x <= N] for row in rows]
+    assert np.array_equal(scores, model.score(Sequences.from_lists(known)))
+    far = [[x if x <= N else 2_000_000_000 for x in row] for row in rows]
+    assert np.array_equal(scores, model.score(Sequences.from_lists(far)))
+
+
+def test_without_a_history_the_popular_tracks_come_first():
+    scores = make().score(Sequences.from_lists([[], [N + 1, N + 2], [4]]))
+    best = top_k(scores, N)
+    assert best[0].tolist() == best[1].tolist() == list(range(1, N + 1))
+    assert best[2].tolist() != best[0].tolist()
+
+
+@every_shape
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_kept_table_scores_the_same(positions, features, tied):
+    model = make(positions, features, tied=tied)
+    histories = random_playlists(11)
+    before = model.score(histories)
+    model.keep_table()
+    assert model.table() is model.table() and not model.table().requires_grad
+    assert np.array_equal(model.score(histories), before)
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+@torch.inference_mode()
+def test_tracks_are_scored_by_their_row_of_the_table(features, tied):
+    model = make(features=features, tied=tied)
+    ids = random_ids(12)
+    assert model.table().shape == (N + 1, model.config.dim)
+    assert torch.allclose(model.score_embed(ids), model.table()[ids], atol=1e-6)
+    assert torch.allclose(model.embed(ids), model.table()[ids], atol=1e-6) == tied
+    if features:  # two tracks of one artist and album differ by their own vectors only
+        own = model.embed(ids) - model.item_emb(ids)
+        by_hand = (
+            model.features["artist"].weight[model.artist_of[ids]] + model.features["album"].weight[model.album_of[ids]]
+        )
+        assert torch.allclose(own, by_hand, atol=1e-6)
+
+
+def test_scoring_is_quiet_about_itself():
+    """No dropout, no gradients, and the model is left in the mode it was in."""
+    model = make(dropout=0.5).train()
+    histories = random_playlists(13)
+    assert np.array_equal(model.score(histories), model.score(histories))
+    assert model.training
+    assert not torch.equal(model(random_ids(14)), model(random_ids(14)))
+
+
+@every_position
+def test_one_seed_one_set_of_weights(positions):
+    one, same, other = (make(positions, True, seed=s, lively=False).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["item_emb.weight"], other["item_emb.weight"])
+
+
+@every_shape
+def test_forward_makes_no_tensor_on_another_device(positions, features):
+    """On the meta device, which computes shapes only, a tensor made on the CPU would not mix with the others."""
+    model = make(positions, features).to("meta")
+    ids = torch.zeros(3, MAX_LEN, dtype=torch.long, device="meta")
+    hidden, attention = model(ids, return_attention=True)
+    for tensor in (hidden, model(ids), model.table(), *attention):
+        assert tensor.device.type == "meta"
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"n_items": 0}, "n_items"), ({"dim": 0}, "dim"), ({"blocks": 0}, "blocks"), ({"heads": 0}, "heads"),
+    ({"max_len": 0}, "max_len"), ({"dim": 15, "heads": 2}, "heads"), ({"dim": 6, "heads": 2}, "even"),
+    ({"dropout": 1.0}, "dropout"), ({"dropout": -0.1}, "dropout"), ({"dropout": float("nan")}, "dropout"),
+    ({"positions": "learned"}, "absolute, rotary or relative"),
+])  # fmt: skip
+def test_a_shape_that_cannot_be_is_refused(changes, word):
+    with pytest.raises(ValueError, match=word):
+        SASRecConfig(**({"n_items": 10} | changes))
+
+
+def test_features_need_their_ids():
+    config = SASRecConfig(3, dim=4, heads=1, n_artists=2)
+    assert SASRec(config, [0, 1, 2, 2]).table().shape == (4, 4)
+    for artist_of in (None, [0, 1, 2], [0, 1, 2, 3], [0, -1, 2, 1]):
+        with pytest.raises(ValueError, match="artist_of: 4 ids from 0 to 2"):
+            SASRec(config, artist_of)
+
+
+def test_more_positions_than_the_model_has_are_refused():
+    with pytest.raises(ValueError, match=rf"{MAX_LEN + 1} positions .* {MAX_LEN}: give the newest"):
+        make()(random_ids(15, length=MAX_LEN + 1))
