@@ -1,10 +1,11 @@
 # make lab   open the notebooks in JupyterLab      make run   playlists to named predictions, in the terminal
 # make test  run every test                        make setup what the others do first, by themselves
+# make notebooks  execute all notebooks and write them back in one form
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup lab run test lint clean
+.PHONY: setup lab run test notebooks lint clean
 
 setup: $(VENV)/.ready
 
@@ -22,7 +23,11 @@ run: setup
 
 test: setup
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python notebooks/build.py --check
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+notebooks: setup
+	$(BIN)/python notebooks/build.py
 
 lint: setup
 	$(BIN)/python -m ruff check .

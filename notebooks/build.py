@@ -35,8 +35,8 @@ SERIES = (
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[|it/s|s/it|slices?/s|batch/s")
-PATHS = re.compile(r"(?<![\w.:/])(?:/(?:home|Users|root|tmp|work|opt|usr|var|mnt|private)/|[A-Z]:\\\\)")
-WORDS_A_MINUTE, SECONDS_A_CODE_LINE, SECONDS_A_FIGURE = 200, 4, 20
+PATHS = re.compile(r"(?<![\w.:/<)\]])/[A-Za-z][\w.-]*/[\w.-]+|\b[A-Z]:\\[\w.-]+")  # absolute ones
+WORDS_A_MINUTE, SECONDS_A_CODE_LINE, SECONDS_A_FIGURE = 200, 3, 20
 
 
 def notebooks() -> list[Path]:
@@ -130,9 +130,13 @@ def navigation(path: Path) -> str:
 
 
 def reading_minutes(notebook: nbformat.NotebookNode) -> int:
-    """Minutes to read: 200 words a minute, four seconds for a line of code, twenty for a figure."""
-    seconds = 0.0
+    """Minutes to read, without exercises: 200 words a minute, three seconds a line of code, twenty a figure."""
+    seconds, counts = 0.0, True
     for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.match(r"## (.+)", cell.source)):
+            counts = heading[1] != "Exercises"  # which carry minutes of their own
+        if not counts:
+            continue
         if cell.cell_type == "markdown":
             seconds += len(re.findall(r"\w[\w'’-]*", cell.source)) * 60 / WORDS_A_MINUTE
         elif cell.cell_type == "code":
@@ -149,12 +153,13 @@ def rounded(seconds: float) -> int:
 def contents_blocks() -> dict[str, str]:
     """What lies between `<!-- name -->` and `<!-- /name -->` on the contents page, for every name there."""
     text = CONTENTS.read_text(encoding="utf-8")
-    return {m[1]: m[2] for m in re.finditer(r"<!-- (\w+) -->\n(.*?)\n<!-- /\1 -->", text, re.DOTALL)}
+    return {m[1]: m[2] for m in re.finditer(r"<!-- (\w+) -->\n(.*?)\n?<!-- /\1 -->", text, re.DOTALL)}
 
 
 def put_block(text: str, name: str, block: str) -> str:
     """`text` with the block between its markers replaced; unchanged if it has none of that name."""
-    return re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{block}\n{m[2]}", text, flags=re.DOTALL)
 
 
 def series_map() -> str:
@@ -215,8 +220,13 @@ def main(argv: list[str] | None = None) -> int:
     paths = [path.resolve() for path in args.names] or notebooks()
     if args.check:
         wrong = [path.name for path in paths if not in_form(path)]
-        print("not as `make notebooks` writes it: " + ", ".join(wrong) if wrong else f"{len(paths)} notebooks in form")
-        return bool(wrong)
+        if wrong:
+            print("not as `make notebooks` writes it: " + ", ".join(wrong))
+            return 1
+        counts = [coverage(nbformat.read(path, as_version=4)) for path in paths]
+        compared, printing = map(sum, zip(*counts, strict=True))
+        print(f"{len(paths)} notebooks in form; nbval compares {compared} of {printing} cells that print")
+        return 0
     if args.shuffle:
         random.shuffle(paths)
     total = 0.0

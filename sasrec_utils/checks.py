@@ -29,6 +29,7 @@ __all__ = [
     "keep_newest",
     "leaks",
     "next_targets",
+    "next_tracks",
     "padding_share",
     "rank_of",
     "same_artist",
@@ -149,6 +150,17 @@ def share_of_best(function: Callable[[list[int], list[int], int], float]) -> Non
     _expect(function, ([2, 99], [1, 1], 1), 0.0, "k must be respected")
 
 
+@_check("the best tracks that were not heard, best first")
+def next_tracks(function: Callable[[dict[str, float], list[str], int], list[str]]) -> None:
+    """Exercise 00.3: the k best candidates from a table of scores."""
+    scores = {"a": 0.1, "b": 0.4, "c": 0.3}
+    _expect(function, ({"a": 0.1}, [], 1), ["a"], "the only candidate comes first")
+    _expect(function, ({"a": 0.1, "b": 0.4}, [], 1), ["b"], "a higher score is better")
+    _expect(function, (scores, [], 2), ["b", "c"], "the k best come out, best first")
+    _expect(function, (scores, ["b"], 2), ["c", "a"], "tracks that were heard are no candidates")
+    _expect(function, (scores, ["a", "b", "c"], 2), [], "with nothing left the answer is empty")
+
+
 # --- notebook 01 ------------------------------------------------------------------------------------------------------
 
 
@@ -247,8 +259,8 @@ def same_artist(function: Callable[[list[list[str]], int], float]) -> None:
     _expect(function, ([["a", "a"]], 1), 1.0, "two tracks of one artist are one pair, and it matches")
     _expect(function, ([["a", "b"]], 1), 0.0, "two tracks of different artists do not match")
     _expect(function, ([["a", "b"], ["b", "a"]], 1), 0.0, "the end of a playlist is not followed by the next playlist")
-    _expect(function, ([["a", "b", "a"]], 2), 1.0, "k = 2 compares each track with the one two before it")
     _expect(function, ([["a", "b", "c", "a"]], 1), 0.0, "the end of a playlist is not followed by its start")
+    _expect(function, ([["a", "b", "a"]], 2), 1.0, "k = 2 compares each track with the one two before it")
     _expect(
         function, ([["a", "a", "a"], ["a", "b"]], 1), 2 / 3, "every pair weighs the same, however long its playlist"
     )
@@ -287,6 +299,7 @@ def keep_newest(function: Callable[[list[int], int], list[int]]) -> None:
     """Exercise 02.3, find the bug: the newest `n` tracks of a playlist."""
     _expect(function, ([1, 2], 1), [2], "the newest track is the last one")
     _expect(function, ([1, 2, 3], 2), [2, 3], "the newest are kept, oldest first among them")
+    _expect(function, ([1, 2], 3), [1, 2], "a playlist shorter than n stays whole")
     _expect(function, ([1, 2], 5), [1, 2], "a playlist shorter than n stays whole")
     _expect(function, ([], 3), [], "an empty playlist stays empty")
     _expect(function, ([1, 2], 0), [], "n = 0 keeps nothing (and [-0:] is [0:], which keeps all)")

@@ -7,7 +7,11 @@ in `data/raw`. Two notebooks that start at once wait for each other here. Taught
 from __future__ import annotations
 
 import os
+import re
+import sys
+import tomllib
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from sasrec_utils.sequences import Dataset
 from sasrec_utils.synthetic import SIDECAR, TEACHING, World, write_slices
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
 
-__all__ = ["MPD", "Data", "data_dir", "open_data", "open_model"]
+__all__ = ["MPD", "Data", "data_dir", "environment", "open_data", "open_model"]
 
 # What is published about the whole Million Playlist Dataset: its own stats.txt and README (Chen, Lamere, Schedl and
 # Zamani, RecSys 2018), and counts over one slice of it from notebooks published with it. No row of it is in here.
@@ -51,6 +55,30 @@ class Data:
     made_up: bool
 
 
+def environment() -> dict[str, str]:
+    """What the notebooks need: "ok", or what is wrong and how to put it right, for Python and every requirement.
+
+    The list is that of pyproject.toml, beside the package.
+    """
+    root = Path(__file__).resolve().parent.parent
+    wanted = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    found = {"python": "ok" if sys.version_info >= (3, 11) else "is older than 3.11: install a newer Python"}
+    for line in wanted:
+        name, least = re.match(r"([\w-]+)[^>]*>=([\d.]+)", line).groups()
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "is missing: run `make setup`, or pip install as the README says"
+            continue
+        old = _numbers(version) < _numbers(least)
+        found[name] = f"is {version}, older than {least}: pip install --upgrade {name}" if old else "ok"
+    return found
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:2]]
+
+
 def data_dir() -> Path:
     """The project's data folder: `data` beside the package, or what the environment variable SASREC_DATA names."""
     return Path(os.environ.get("SASREC_DATA") or Path(__file__).resolve().parent.parent / "data")
@@ -59,7 +87,7 @@ def data_dir() -> Path:
 def open_data(progress: bool = True) -> Data:
     """The prepared playlists of `data/raw`; made-up ones (the `teaching` world) are written there if it has none.
 
-    Takes about 15 seconds the first time on two quiet cores and none after that. Raises what `prepare` and
+    Takes about 20 seconds the first time on two quiet cores and none after that. Raises what `prepare` and
     `write_slices` raise.
     """
     raw, prepared = data_dir() / "raw", data_dir() / "prepared"

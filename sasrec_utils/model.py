@@ -30,7 +30,7 @@ class SASRecConfig:
 
     `positions`: "absolute" (a vector for each place, the paper), "rotary" (queries and keys turned by their place) or
     "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums` > 0 add an embedding of
-    the track's artist and album to the track's own, at the input and, when `tied`, at the output. Raises ValueError for
+    the track's artist and album to the track's own, at the input and at the output. Raises ValueError for
     a shape that cannot be. Taught in notebook 03.
     """
 
@@ -41,7 +41,7 @@ class SASRecConfig:
     max_len: int = 50  # L: how many of the newest tracks the model sees
     dropout: float = 0.2
     positions: str = "absolute"
-    tied: bool = True  # scores from the input embeddings; False: from a table of their own
+    tied: bool = True  # scores from the input embeddings; False: each track has another vector for its score
     n_artists: int = 0
     n_albums: int = 0
 
@@ -181,6 +181,13 @@ class SASRec(nn.Module):
                 nn.init.xavier_uniform_(parameter)
             elif name.endswith("bias"):
                 parameter.zero_()
+        if self.config.positions == "absolute":
+            # Small waves of many lengths, not noise: "two steps back" is then the same rotation at every place from
+            # the first step on, instead of something to be learned anew for each place.
+            L, D = self.pos_emb.weight.shape
+            speed = torch.logspace(math.log10(2.0), math.log10(math.pi / max(L, 2)), D // 2)
+            angle = torch.arange(L)[:, None] * speed
+            self.pos_emb.weight.copy_(0.1 * torch.cat([angle.cos(), angle.sin()], 1))
         for embedding in (self.item_emb, *self.features.values(), *([] if self.config.tied else [self.output])):
             embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else
 
@@ -190,25 +197,26 @@ class SASRec(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embedding of tracks, [..., D]: the track's own, plus its artist's and album's where the model has them."""
-        x = self.item_emb(ids)
-        for name, embedding in self.features.items():
-            x = x + embedding(getattr(self, f"{name}_of")[ids])
-        return x
+        return self._with_features(self.item_emb(ids), ids)
 
     def score_embed(self, ids: Tensor) -> Tensor:
         """The vectors that score these tracks, [..., D]: their rows of `table()`."""
-        return self.embed(ids) if self.config.tied else self.output(ids)
+        return self._with_features(self._scoring_emb(ids), ids)
 
     def table(self) -> Tensor:
         """[N+1, D]: the vectors that score the tracks; row 0 is padding."""
         if self._kept_table is not None:
             return self._kept_table
-        if not self.config.tied:
-            return self.output.weight
-        table = self.item_emb.weight
+        return self._with_features(self._scoring_emb.weight, slice(None))
+
+    @property
+    def _scoring_emb(self) -> nn.Embedding:
+        return self.item_emb if self.config.tied else self.output
+
+    def _with_features(self, x: Tensor, ids: Tensor | slice) -> Tensor:
         for name, embedding in self.features.items():
-            table = table + F.embedding(getattr(self, f"{name}_of"), embedding.weight, padding_idx=0)
-        return table
+            x = x + embedding(getattr(self, f"{name}_of")[ids])
+        return x
 
     def keep_table(self) -> None:
         """Make `table()` once and for all, for serving: the weights must not change after this."""

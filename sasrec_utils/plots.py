@@ -12,6 +12,7 @@ import base64
 import functools
 import io
 import logging
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Picture:
         return buffer.getvalue()
 
     def __repr__(self) -> str:
-        return f"In words: {self.words}"
+        return textwrap.fill(f"In words: {self.words}", 92, break_on_hyphens=False)  # JupyterLab breaks inside words
 
     def _ipython_display_(self) -> None:
         width, height = (round(inches * DPI / 2) for inches in self.figure.get_size_inches())
@@ -398,12 +399,14 @@ def bars(
 
 
 @_styled
-def attention(weights: np.ndarray, tracks: Sequence[str]) -> Picture:
-    """Where each position looks. `weights` [H, L, L], row = query, column = key; `tracks`: L names, oldest first.
+def attention(weights: np.ndarray, tracks: Sequence[str], names: Sequence[str] | None = None) -> Picture:
+    """Where each position looks. `weights` [H, L, L], row = query, column = key; `tracks`: L names, oldest first;
+    `names`: of the heads.
 
     The masked upper triangle (the future) is hatched; values are printed when L ≤ 8. Taught in notebook 03 §5.
     """
     heads, length = len(weights), len(tracks)
+    names = names or [f"head {head + 1}" for head in range(heads)]
     figure = Figure(figsize=(1.9 + 2.9 * heads, 4.0), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, heads, sharey=True))
     short = [name if len(name) <= 22 else name[:21] + "…" for name in tracks]
@@ -428,7 +431,7 @@ def attention(weights: np.ndarray, tracks: Sequence[str]) -> Picture:
         )
         axes.set_yticks(range(length), short, fontsize=8)
         axes.set(xlabel="key: the track looked at")
-        axes.set_title(f"head {head + 1}", fontsize=10)
+        axes.set_title(names[head], fontsize=10)
         axes.spines[["left", "bottom"]].set_visible(False)
     panels[0].set_ylabel("query: the track that looks")
     figure.colorbar(image, ax=panels, shrink=0.75, label="weight", pad=0.02)
@@ -436,8 +439,11 @@ def attention(weights: np.ndarray, tracks: Sequence[str]) -> Picture:
     most = newest.argmax(1)
     where = [f"{length - 1 - m} back" if m < length - 1 else "itself" for m in most]
     figure.suptitle(
-        "The newest track looks most at: " + "; ".join(f"head {h + 1}, {w}" for h, w in enumerate(where)),
+        "The newest track looks most at: " + "; ".join(f"{names[h]}, {w}" for h, w in enumerate(where)),
         fontsize=11, fontweight="bold", x=0.01, ha="left",
     )  # fmt: skip
-    each = "; ".join(f"head {h + 1} gives {newest[h, m]:.2f} to “{tracks[m]}” ({where[h]})" for h, m in enumerate(most))
-    return Picture(figure, f"from the newest track, {each}. Every row sums to 1 and nothing to its right is looked at.")
+    each = "; ".join(f"{names[h]} gives {newest[h, m]:.2f} to “{tracks[m]}” ({where[h]})" for h, m in enumerate(most))
+    return Picture(
+        figure,
+        f"from the newest track, {each}. What a row lacks to 1 goes to no track; nothing to its right is looked at.",
+    )

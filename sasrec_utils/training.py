@@ -60,9 +60,9 @@ class TrainConfig:
     loss: str = "softmax"
     epochs: int = 20
     batch_size: int = 128
-    lr: float = 1e-3
-    table_lr: float = 4.0  # times lr, for embedding tables
-    distance_lr: float = 30.0  # times lr, for the weights of distances (relative positions)
+    lr: float = 3e-3
+    table_lr: float = 8.0  # times lr, for embedding tables
+    distance_lr: float = 10.0  # times lr, for the weights of distances (relative positions)
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
     patience: int = 5
@@ -89,16 +89,13 @@ def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> t
 
     Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, whose cost does not grow with the catalogue.
     """
-    if shape == "paper":
-        model = SASRecConfig(n_items, heads=4, max_len=100, dropout=0.1)
-        plan = TrainConfig(epochs=20, batch_size=64)
-    elif shape == "best":
-        model = SASRecConfig(
-            n_items, heads=4, max_len=100, dropout=0.1, positions="relative", n_artists=n_artists, n_albums=n_albums
-        )
-        plan = TrainConfig(epochs=20, batch_size=64, unseen_only=True)
-    else:
+    if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
+    model = SASRecConfig(n_items, dim=128, heads=4, max_len=100, dropout=0.2)
+    plan = TrainConfig(epochs=8, batch_size=32, unseen_only=True)
+    if shape == "best":
+        features = {"n_artists": n_artists, "n_albums": n_albums}
+        model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
     if n_items > FULL_SOFTMAX:
         plan = replace(plan, loss="sampled_softmax", negatives=4096, batch_size=128)
     return model, plan
@@ -424,7 +421,7 @@ def _read_state(path: Path, model: SASRec, optimizer, config: TrainConfig) -> _S
         for key, value in part("adam.").items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
-        for index, parameter in enumerate(model.parameters()):
+        for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
             shapes = {moments[index][name].shape for name in ("exp_avg", "exp_avg_sq")}
             if shapes != {parameter.shape} or moments[index]["step"].numel() != 1:
                 raise ValueError(f"moments of parameter {index} do not fit it")

@@ -1,0 +1,97 @@
+"""Figures: drawn on small input whose message is known, twice the screen's resolution, and told in words as well."""
+
+from __future__ import annotations
+
+import struct
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from sasrec_utils import plots
+
+CALLS = {
+    "lengths": lambda: plots.lengths(np.array([5, 10, 10, 20]), (26, 49, 91)),
+    "lengths, all equal": lambda: plots.lengths(np.array([7, 7])),
+    "long_tail": lambda: plots.long_tail(np.array([90, 5, 4, 1])),
+    "growth": lambda: plots.growth([1, 2], [10, 30], {1: 100, 1000: 900}),
+    "growth, one slice": lambda: plots.growth([1], [10]),
+    "coverage": lambda: plots.coverage([1, 5, 50], np.array([1, 0.5, 0.25]), np.array([1, 0.9, 0.75])),
+    "titles": lambda: plots.titles(["chill", "party"], [6, 2], 10),
+    "lags": lambda: plots.lags([1, 2, 3], np.array([0.1, 0.3, 0.1]), np.array([0.1, 0.1, 0.1]), 0.25),
+    "unseen": lambda: plots.unseen([10, 100], np.array([0.5, 0.125]), {1000: 0.4}),
+    "unseen, one size": lambda: plots.unseen([10], np.array([0.5])),
+    "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
+    "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
+    "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
+}
+WORDS = {
+    "lengths": "quartiles 9, 10 and 12",
+    "long_tail": "the top 1 % (1 tracks) hold 90.0% of all plays; 25.0% of tracks are played once",
+    "growth": "10 after the first slice to 30 after 2 (3.0 times as many)",
+    "coverage": "5 plays keeps 50.0% of tracks and 90.0% of rows",
+    "titles": "stands in 6 of 10 titles",
+    "lags": "more than twice that: 2.",
+    "unseen": "50.0% after 10, 12.5% after 100",
+    "batch": "wide 75.0%, tight 0.0%",
+    "bars": "Recall: a 0.250 (0.200 to 0.300), b 0.500 (0.400 to 0.600)",
+    "attention": "head 1 gives 0.40 to “z” (itself)",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_picture_is_a_png_at_twice_the_resolution(name):
+    picture = CALLS[name]()
+    png = picture.png()
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    assert (width, height) == tuple(int(inches * 192) for inches in picture.figure.get_size_inches())
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_words_name_the_key_numbers(name):
+    assert WORDS[name] in CALLS[name]().words
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_figure_has_a_title_that_fits_and_axes_with_names(name):
+    figure = CALLS[name]().figure
+    figure.draw_without_rendering()
+    titles = [figure._suptitle] if figure._suptitle else [axes._left_title for axes in figure.axes]
+    assert titles[0].get_text()
+    assert titles[0].get_window_extent().x1 <= figure.bbox.x1 + 1
+    assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
+
+
+def test_showing_prints_the_line_in_words_under_the_picture(capsys):
+    picture = CALLS["bars"]()
+    picture._ipython_display_()
+    shown = "In words:" + capsys.readouterr().out.split("In words:")[1]
+    assert f"In words: {picture.words}" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 92
+
+
+def test_the_style_stays_inside():
+    before = dict(mpl.rcParams)
+    CALLS["bars"]().png()
+    assert dict(mpl.rcParams) == before
+
+
+def test_no_pyplot_figure_is_left_open():
+    import matplotlib.pyplot as plt
+
+    CALLS["bars"]()
+    assert plt.get_fignums() == []
+
+
+def test_series_differ_without_colour():
+    assert len({(marker, line) for _, marker, line in plots.CYCLE}) == len(plots.CYCLE)
+    assert {colour for colour, *_ in plots.CYCLE} <= set(plots.OKABE_ITO.values())
+
+
+def test_the_masked_triangle_is_hatched_and_values_are_printed_up_to_eight():
+    axes = CALLS["attention"]().figure.axes[0]
+    assert sum(patch.get_hatch() == "////" for patch in axes.patches) == 3
+    assert len(axes.texts) == 6
+    long = plots.attention(np.tril(np.full((1, 9, 9), 0.1)), list("abcdefghi"))
+    assert not long.figure.axes[0].texts

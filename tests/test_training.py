@@ -1,0 +1,587 @@
+"""Training learns, stops, resumes and repeats itself; checkpoints come back whole or say what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sasrec_utils import training
+from sasrec_utils.evaluation import ndcg_at, ranks, top_k
+from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.sequences import Sequences, leave_last_out
+from sasrec_utils.training import LOSSES, CheckpointError, TrainConfig, fit, load, recipe, save
+
+N = 30
+ARTIST_OF = np.r_[0, np.arange(N) % 4]  # one artist in four is unknown
+PLAN = TrainConfig(epochs=4, batch_size=16, lr=3e-3, warmup_steps=5, accelerator="cpu")
+POSITIONS = ("absolute", "rotary", "relative")
+
+
+def cyclic(users, seed, longest=20) -> Sequences:
+    """A world with one law: after track i comes i + 1, and after N comes 1."""
+    rng = np.random.default_rng(seed)
+    return Sequences.from_lists(
+        [[(start + i) % N + 1 for i in range(rng.integers(3, longest))] for start in rng.integers(0, N, users)]
+    )
+
+
+TRAIN, VALID = cyclic(60, 0), cyclic(30, 1)
+
+
+def fresh(seed=0, **changes) -> SASRec:
+    shape = {"dim": 16, "blocks": 1, "heads": 2, "max_len": 16, "dropout": 0.2, "n_artists": 3} | changes
+    return SASRec(SASRecConfig(N, **shape), ARTIST_OF if shape["n_artists"] else None, seed=seed)
+
+
+def same_weights(a: SASRec, b: SASRec) -> bool:
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def without_times(history: pd.DataFrame) -> pd.DataFrame:
+    return history.drop(columns=["seconds", "targets_per_second"])
+
+
+# Learning
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_it_learns_a_world_with_one_law(loss, positions):
+    """Every loss with every kind of positions. gBCE shares its negatives within a batch and needs more, smaller ones."""
+    model = fresh(dim=32, dropout=0.0, n_artists=0, positions=positions)
+    size, negatives = {"gbce": (8, 8), "sampled_softmax": (32, 32)}.get(loss, (32, 1))
+    plan = TrainConfig(loss, 15, size, 3e-3, warmup_steps=10, patience=15, negatives=negatives, accelerator="cpu")
+    if loss == "gbce":
+        plan = replace(plan, lr=1e-2)
+    untrained = ndcg_at(ranks(model, *leave_last_out(VALID)), 10).mean()
+    history = fit(model, cyclic(300, 2), VALID, plan, progress=False)
+    assert untrained < 0.5 and history["valid_ndcg@10"].max() > 0.95
+    assert history["train_loss"].iloc[-1] < 0.7 * history["train_loss"].iloc[0]
+    # And beyond the data: a playlist longer than any of training, and longer than what the model sees.
+    histories = Sequences.from_lists([range(1, 26), [28, 29, 30]])
+    assert top_k(model.score(histories), 1, histories).tolist() == [[26], [1]]
+
+
+def test_unseen_softmax_learns_too_and_need_not_push_down_what_is_seen():
+    """Its candidates are those of the evaluation, so tracks already heard may keep a high score."""
+    model = fresh(dim=32, dropout=0.0, n_artists=0)
+    plan = TrainConfig(epochs=12, batch_size=32, lr=3e-3, warmup_steps=10, unseen_only=True, accelerator="cpu")
+    history = fit(model, cyclic(300, 2), VALID, plan, progress=False)
+    assert history["valid_ndcg@10"].max() > 0.95
+
+
+def test_the_history_says_what_happened():
+    model = fresh()
+    history = fit(model, TRAIN, VALID, PLAN, progress=False)
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert (history["step"].diff().dropna() == history["step"].iloc[0]).all()
+    assert (history["valid_ndcg@10"] <= history["valid_recall@10"]).all()
+    assert history[["train_loss", "valid_loss"]].gt(0).all(axis=None)
+    assert history["lr"].iloc[-1] < history["lr"].iloc[1] <= PLAN.lr  # after the warm-up it falls
+    # The losses are those of a model that has learned nothing yet: log N.
+    assert math.isclose(
+        training.validate(fresh(), VALID, *leave_last_out(VALID))["valid_loss"], math.log(N), rel_tol=0.05
+    )
+
+
+def test_the_best_epoch_wins_and_patience_ends_the_rest(monkeypatch, tmp_path):
+    """NDCG by script: the best is epoch 2, epoch 4 is only as good, and nothing better follows for three epochs."""
+    script, weights = iter([0.1, 0.5, 0.3, 0.5, 0.2, 0.9]), []
+
+    def validate(model, *_):
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"valid_loss": 1.0, "valid_recall@10": 1.0, "valid_ndcg@10": next(script)}
+
+    monkeypatch.setattr(training, "validate", validate)
+    model = fresh()
+    history = fit(model, TRAIN, VALID, replace(PLAN, epochs=6, patience=3), tmp_path, progress=False)
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert all(torch.equal(value, weights[1][name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, weights[-1][name]) for name, value in model.state_dict().items())
+    loaded, about = load(tmp_path)
+    assert same_weights(loaded, model) and about["best_epoch"] == 2
+    assert not model.training
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch():
+    model = fresh()
+    history = fit(model, TRAIN, VALID, replace(PLAN, lr=0.05, epochs=6), progress=False)
+    assert history["valid_ndcg@10"].max() == ndcg_at(ranks(model, *leave_last_out(VALID)), 10).mean()
+
+
+def test_tracks_the_model_does_not_know_are_left_out():
+    """Inserted unknown tracks change nothing; unknown last tracks are targets that do not count."""
+
+    def strewn(seqs):
+        return Sequences.from_lists([[x for track in row for x in (N + 7, track)] for row in seqs])
+
+    one, other = fresh(), fresh()
+    first = fit(one, TRAIN, VALID, PLAN, progress=False)
+    second = fit(other, strewn(TRAIN), strewn(VALID), PLAN, progress=False)
+    assert same_weights(one, other)
+    pd.testing.assert_frame_equal(without_times(first), without_times(second))
+
+
+def test_progress_goes_to_stderr_and_only_if_wanted(capsys):
+    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), progress=False)
+    assert capsys.readouterr() == ("", "")
+    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1))
+    out, err = capsys.readouterr()
+    assert out == "" and "100%" in err and "NDCG@10" in err
+    assert f"{sum(len(row) - 1 for row in TRAIN):,} targets" in err
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precision_can_be_chosen(precision):
+    model = fresh(dropout=0.0)
+    history = fit(model, TRAIN, VALID, replace(PLAN, precision=precision), progress=False)
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+
+
+# The same again
+
+
+def test_one_seed_one_result():
+    """Whatever was drawn before: order, dropout and negatives come from the seed alone."""
+    for loss in ("softmax", "bce"):
+        plan = replace(PLAN, loss=loss, epochs=2)
+        models = []
+        for _ in range(2):
+            torch.rand(7)
+            np.random.default_rng().random()
+            models.append(fresh())
+            fit(models[-1], TRAIN, VALID, plan, progress=False)
+        assert same_weights(*models)
+        other = fresh()
+        fit(other, TRAIN, VALID, replace(plan, seed=1), progress=False)
+        assert not same_weights(models[0], other)
+
+
+@pytest.fixture(scope="module", params=[("absolute", "softmax"), ("relative", "bce")], ids=str)
+def uninterrupted(request, tmp_path_factory):
+    """A run that nothing disturbs: its settings, model, history and directory."""
+    positions, loss = request.param
+    directory = tmp_path_factory.mktemp("whole")
+    model, plan = fresh(positions=positions), replace(PLAN, loss=loss)
+    history = fit(model, TRAIN, VALID, plan, directory, progress=False, extra={"note": "mine"})
+    return positions, plan, model, history, directory
+
+
+def assert_same_end(uninterrupted, model, history, directory):
+    _, _, whole, its_history, its_directory = uninterrupted
+    assert same_weights(model, whole)
+    pd.testing.assert_frame_equal(without_times(history), without_times(its_history), check_exact=True)
+    for name in ("model.safetensors", "config.json"):
+        assert (directory / name).read_bytes() == (its_directory / name).read_bytes()
+    written = pd.read_csv(directory / "history.csv")
+    pd.testing.assert_frame_equal(written, history, check_exact=False, rtol=1e-12)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run."""
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_a_resumed_run_ends_as_if_it_had_never_stopped(uninterrupted, stop_at, monkeypatch, tmp_path):
+    positions, plan, *_ = uninterrupted
+    validate, calls = training.validate, []
+
+    def broken(*args):
+        calls.append(args)
+        if len(calls) == stop_at:
+            raise Stop
+        return validate(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(training, "validate", broken)
+        fit(fresh(positions=positions), TRAIN, VALID, plan, tmp_path, progress=False, extra={"note": "mine"})
+    # Other initial weights must not matter once there is an epoch to go on from.
+    model = fresh(positions=positions, seed=0 if stop_at == 1 else 5)
+    history = fit(model, TRAIN, VALID, plan, tmp_path, resume=True, progress=False, extra={"note": "mine"})
+    assert_same_end(uninterrupted, model, history, tmp_path)
+    again = fit(model, TRAIN, VALID, plan, tmp_path, resume=True, progress=False)  # nothing is left to do
+    pd.testing.assert_frame_equal(again, history)
+    assert_same_end(uninterrupted, model, again, tmp_path)
+
+
+@pytest.mark.parametrize("write", range(1, 9))
+def test_a_run_killed_between_any_two_files_can_go_on(uninterrupted, write, monkeypatch, tmp_path):
+    positions, plan, *_ = uninterrupted
+    replace_file, calls = os.replace, []
+
+    def broken(*args):
+        calls.append(args)
+        if len(calls) == write:
+            raise Stop
+        replace_file(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(os, "replace", broken)
+        fit(fresh(positions=positions), TRAIN, VALID, plan, tmp_path, progress=False, extra={"note": "mine"})
+    model = fresh(positions=positions)
+    history = fit(model, TRAIN, VALID, plan, tmp_path, resume=True, progress=False, extra={"note": "mine"})
+    assert_same_end(uninterrupted, model, history, tmp_path)
+
+
+SCRIPT = f"""
+import sys, time
+sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]
+import test_training as t
+from sasrec_utils import training
+validate = training.validate
+training.validate = lambda *args: time.sleep(0.5) or validate(*args)
+if __name__ == "__main__":
+    import torch
+    torch.set_num_threads(int(sys.argv[4]))  # another number of threads would round differently
+    t.fit(t.fresh(positions=sys.argv[2]), t.TRAIN, t.VALID, t.replace(t.PLAN, loss=sys.argv[3]), sys.argv[1],
+          progress=False, extra={{"note": "mine"}})
+"""
+
+
+def test_a_killed_process_can_be_followed_by_another(uninterrupted, tmp_path):
+    positions, plan, *_ = uninterrupted
+    if positions != "relative":
+        pytest.skip("one true kill is enough")
+    arguments = [sys.executable, "-c", SCRIPT, str(tmp_path), positions, plan.loss, str(torch.get_num_threads())]
+    process = subprocess.Popen(arguments)
+    try:
+        end = time.monotonic() + 100
+        while not (tmp_path / "resume.safetensors").exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    done = len(pd.read_csv(tmp_path / "history.csv"))
+    assert 1 <= done < plan.epochs
+    model = fresh(positions=positions, seed=3)
+    history = fit(model, TRAIN, VALID, plan, tmp_path, resume=True, progress=False, extra={"note": "mine"})
+    assert_same_end(uninterrupted, model, history, tmp_path)
+
+
+def test_another_run_is_not_continued(uninterrupted, tmp_path):
+    positions, plan, _, _, directory = uninterrupted
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    for model, other, word in (
+        (fresh(positions=positions), replace(plan, lr=0.5), "lr"),
+        (fresh(positions=positions, dim=8), plan, "dim"),
+        (fresh(positions="rotary"), plan, "positions"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"resume.safetensors: was trained with {word} = .*start anew"):
+            fit(model, TRAIN, VALID, other, tmp_path, resume=True, progress=False)
+    # Without resuming it starts anew, whatever lies there.
+    model = fresh(positions=positions)
+    history = fit(model, TRAIN, VALID, plan, tmp_path, progress=False, extra={"note": "mine"})
+    assert_same_end(uninterrupted, model, history, tmp_path)
+
+
+TWO = f"""
+import os, sys
+sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]
+import test_training as t
+if __name__ == "__main__":
+    import torch
+    torch.set_num_threads(1)
+    for loss in ("unseen", "bce"):
+        model = t.fresh(dropout=0.0, n_artists=0)
+        history = t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), os.path.join(sys.argv[1], loss), progress=False)
+"""
+
+
+def two_plan(loss) -> TrainConfig:
+    # 33 windows in batches of 8: the last batch has one window, and one of the two processes nothing to do.
+    return replace(
+        PLAN, batch_size=8, epochs=2, loss="softmax" if loss == "unseen" else loss, unseen_only=loss == "unseen"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun has no gloo rendezvous there")
+def test_two_processes_are_one(tmp_path):
+    """The same batches, each dealt to two processes, give the same losses and weights up to rounding."""
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "two.py"), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = fresh(dropout=0.0, n_artists=0)
+    history = fit(one, cyclic(33, 4, 10), VALID, two_plan("unseen"), progress=False)
+    both, _ = load(tmp_path / "unseen")
+    its_history = pd.read_csv(tmp_path / "unseen" / "history.csv")
+    for column in ("train_loss", "valid_loss", "valid_ndcg@10"):
+        assert np.allclose(history[column], its_history[column], rtol=1e-5)
+    assert np.allclose(one.score(VALID), both.score(VALID), atol=1e-4)
+    # A shift of all keys changes no softmax: the gradient of their bias is rounding noise, which Adam makes large.
+    for name, value in one.state_dict().items():
+        mine, its = value, both.state_dict()[name]
+        if name.endswith("qkv.bias"):
+            mine, its = (torch.cat([x[:16], x[32:]]) for x in (mine, its))
+        assert torch.allclose(mine, its, atol=1e-4), name
+    drawn = pd.read_csv(tmp_path / "bce" / "history.csv")  # each process has negatives of its own
+    assert np.isfinite(drawn[["train_loss", "valid_loss"]]).all(axis=None)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("artists", [0, 3])
+def test_a_saved_model_comes_back(positions, tied, artists, tmp_path):
+    model = fresh(seed=4, positions=positions, tied=tied, n_artists=artists)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    save(tmp_path / "deep" / "er", model, {"extra": [1, "two"]})
+    again, about = load(tmp_path / "deep" / "er")
+    assert same_weights(model, again) and again.config == model.config and not again.training
+    assert about["extra"] == [1, "two"] and about["model"] == asdict(model.config)
+    assert np.array_equal(model.score(VALID), again.score(VALID))
+    assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved")
+    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), directory, progress=False)
+    return directory
+
+
+def one_clear_sentence(error: CheckpointError, directory: Path) -> None:
+    text = str(error)
+    assert text.startswith(str(directory)) and "\n" not in text and len(text) < 600
+    assert text.rstrip(".").endswith(
+        ("train the model again", "train a model there first", "train one with `train`")
+    ), text
+
+
+def mutilate(directory: Path, name: str, change) -> None:
+    path = directory / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+def edit(**changes):
+    return lambda content: json.dumps(json.loads(content) | changes).encode()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        None, lambda b: b"", lambda b: b"\0" * len(b), lambda b: b[: len(b) // 2], lambda b: b[:-3],
+        lambda b: b"\x80\x04K\x01." + b, lambda b: b"[1, 2]", lambda b: b"{}", lambda b: b"[" * 100_000,
+        lambda b: b"\xff\xfe" + b, lambda b: (2**63).to_bytes(8, "little") + b[8:],
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(saved, tmp_path, name, change):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    if change is None:
+        (tmp_path / name).unlink()
+    else:
+        mutilate(tmp_path, name, change)
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    one_clear_sentence(caught.value, tmp_path)
+    assert name in str(caught.value)
+
+
+def test_files_that_do_not_belong_together_are_found_out(saved, tmp_path):
+    def expect(word):
+        with pytest.raises(CheckpointError, match=word) as caught:
+            load(tmp_path / "it")
+        one_clear_sentence(caught.value, tmp_path / "it")
+
+    def start(name=None, change=None):
+        shutil.rmtree(tmp_path / "it", ignore_errors=True)
+        shutil.copytree(saved, tmp_path / "it")
+        if name:
+            mutilate(tmp_path / "it", name, change)
+
+    model = json.loads((saved / "config.json").read_text())["model"]
+    start("config.json", edit(kind="other"))
+    expect("not the settings of a SASRec")
+    start("config.json", edit(format=99))
+    expect("format 99")
+    start("config.json", edit(model=model | {"dim": 32}))
+    expect("different runs")
+    start("config.json", edit(model=None))
+    expect("different runs")
+    save(tmp_path / "other", fresh(dim=8))
+    start()
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "it")
+    expect("different runs")
+    # Both files agree about a shape that the weights do not have, or that no model can have.
+    for wrong in ({"dim": 32}, {"blocks": 2}, {"n_artists": 0}, {"n_albums": 3}, {"dim": -1}, {"dim": "16"},
+                  {"dim": 16.5}, {"extra": 1}, {"n_items": 10**30}, {"positions": []}):  # fmt: skip
+        start("config.json", edit(model=model | wrong))
+        tensors, _ = training._read_tensors(saved / "model.safetensors")
+        content = training.to_safetensors(tensors, {"model": json.dumps(model | wrong)})
+        (tmp_path / "it" / "model.safetensors").write_bytes(content)
+        expect("do not fit")
+    start()
+    content = training.to_safetensors(tensors)  # weights by somebody else, without our header
+    (tmp_path / "it" / "model.safetensors").write_bytes(content)
+    expect("do not fit")
+    start()
+    (tmp_path / "it" / "config.json").unlink()
+    (tmp_path / "it" / "config.json").mkdir()
+    expect("config.json")
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(CheckpointError, match="file"):
+        load(tmp_path / "file")
+
+
+harsh = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@harsh
+@given(st.sampled_from(["config.json", "model.safetensors"]), st.data())
+def test_no_damage_gives_any_other_error(saved, tmp_path_factory, name, data):
+    """Flipped, lost or foreign bytes: either the directory still loads or there is one clear sentence."""
+    directory = tmp_path_factory.mktemp("damaged")
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(saved / file, directory)
+    mutilate(directory, name, lambda content: damage(content, data))
+    try:
+        load(directory)
+    except CheckpointError as error:
+        one_clear_sentence(error, directory)
+    finally:
+        shutil.rmtree(directory)
+
+
+def damage(content: bytes, data) -> bytes:
+    kind = data.draw(st.sampled_from(["flip", "flip head", "cut", "random", "insert"]))
+    if kind == "random":
+        return data.draw(st.binary(max_size=200))
+    # The first kilobytes of a safetensors file say where everything is: faults there do the most.
+    place = data.draw(st.integers(0, min(len(content), 4000 if kind == "flip head" else len(content)) - 1))
+    if kind == "cut":
+        return content[:place]
+    if kind == "insert":
+        return content[:place] + data.draw(st.binary(min_size=1, max_size=9)) + content[place:]
+    return content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
+
+
+@settings(harsh, max_examples=100)
+@given(st.data())
+def test_no_damage_to_a_run_gives_any_other_error(saved, tmp_path_factory, data):
+    """A run that cannot be continued says so before it trains; one that can ends as runs do."""
+    directory = tmp_path_factory.mktemp("run")
+    shutil.copy(saved / "resume.safetensors", directory)
+    mutilate(directory, "resume.safetensors", lambda content: damage(content, data))
+    try:
+        fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), directory, resume=True, progress=False)
+    except CheckpointError as error:
+        assert str(error).startswith(str(directory / "resume.safetensors")) and "\n" not in str(error)
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_an_interrupted_save_leaves_the_old_model(saved, tmp_path, monkeypatch):
+    save(tmp_path, fresh(seed=1))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(Path, "write_bytes", full_disk)
+        save(tmp_path, fresh(seed=2))
+    assert same_weights(load(tmp_path)[0], fresh(seed=1))
+    save(tmp_path, fresh(seed=2))
+    assert same_weights(load(tmp_path)[0], fresh(seed=2))
+
+
+def full_disk(path, content):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError("the disk is full")
+
+
+class Bomb:
+    """What a hostile pickle would be: loading it runs code."""
+
+    def __reduce__(self):
+        return os.mkdir, (str(Path(self.place)),)
+
+
+def test_nothing_is_ever_unpickled(saved, tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("something was unpickled")
+
+    shutil.copytree(saved, tmp_path / "it")
+    monkeypatch.setattr(torch, "load", forbidden)
+    monkeypatch.setattr(pickle, "load", forbidden)
+    monkeypatch.setattr(pickle, "loads", forbidden)
+    load(tmp_path / "it")
+    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path / "it", resume=True, progress=False)
+    bomb = Bomb()
+    bomb.place = tmp_path / "ran"
+    for name in ("model.safetensors", "config.json", "resume.safetensors"):
+        shutil.copytree(saved, tmp_path / "it", dirs_exist_ok=True)
+        (tmp_path / "it" / name).write_bytes(pickle.dumps(bomb))
+        with pytest.raises(CheckpointError):
+            load(tmp_path / "it")
+            fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path / "it", resume=True, progress=False)
+    assert not (tmp_path / "ran").exists()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"loss": "nonsense"}, "softmax, sampled_softmax, bce, gbce"), ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"),
+    ({"negatives": 0}, "negatives"), ({"patience": 0}, "patience"), ({"lr": 0}, "lr"), ({"lr": -1.0}, "lr"),
+    ({"lr": math.nan}, "lr"), ({"seed": -1}, "seed"), ({"seed": 1 << 60}, "seed"),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_refused(changes, word):
+    with pytest.raises(ValueError, match=word):
+        TrainConfig(**changes)
+
+
+def test_a_run_without_anything_to_learn_or_to_judge_by_is_refused():
+    for train in ([], [[]], [[3], [4]], [[N + 1, 3, N + 2]]):
+        with pytest.raises(ValueError, match="nothing to train on"):
+            fit(fresh(), Sequences.from_lists(train), VALID, PLAN, progress=False)
+    for valid in ([], [[]], [[3, N + 1]]):
+        with pytest.raises(ValueError, match="no validation playlist"):
+            fit(fresh(), TRAIN, Sequences.from_lists(valid), PLAN, progress=False)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_that_explodes_says_what_to_do(loss, tmp_path):
+    with pytest.raises(ValueError, match=r"loss became (nan|inf) in epoch 1: use a learning rate below 1e\+30"):
+        fit(fresh(), TRAIN, VALID, replace(PLAN, loss=loss, lr=1e30, negatives=4), tmp_path, progress=False)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="accelerator 'cuda' cannot be used on this machine"):
+        fit(fresh(), TRAIN, VALID, replace(PLAN, accelerator="cuda"), progress=False)
+
+
+def test_recipes_fit_their_catalogue():
+    for shape in ("paper", "best"):
+        model, plan = recipe(shape, 2_000, 170, 300)
+        assert model.n_items == 2_000 and plan.loss == "softmax"
+        assert (model.n_artists, model.n_albums) == ((170, 300) if shape == "best" else (0, 0))
+        assert (model.positions == "absolute") == (shape == "paper")
+        huge = recipe(shape, 2_262_292)[1]
+        assert huge.loss == "sampled_softmax" and huge.negatives * huge.batch_size < 1e6  # bounded work and memory
+    with pytest.raises(ValueError, match="best or paper, got 'other'"):
+        recipe("other", 10)
