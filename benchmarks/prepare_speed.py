@@ -37,13 +37,15 @@ from sasrec_utils.mpd import prepare, slice_files
 SLICES, TRACKS = 1_000, 2_262_292  # of the full dataset
 BASE62 = (string.digits + string.ascii_letters).encode()
 TO_BASE62 = bytes(BASE62[byte % 62] for byte in range(256))
-WORDS = ("love night Blue the Of river gold you Never heart feat. Fire (Remastered) caf\\u00e9 sun One Live "
-         "dream - Radio Edit road Sky me Dance Ni\\u00f1o home Rain").split()
-PLAYLIST_KEYS = ("modified_at", "num_tracks", "num_albums", "num_followers", "num_edits", "duration_ms",
-                 "num_artists")
+WORDS = (
+    "love night Blue the Of river gold you Never heart feat. Fire (Remastered) caf\\u00e9 sun One Live "
+    "dream - Radio Edit road Sky me Dance Ni\\u00f1o home Rain"
+).split()
+PLAYLIST_KEYS = ("modified_at", "num_tracks", "num_albums", "num_followers", "num_edits", "duration_ms", "num_artists")
 
 
 # --- Made-up slices ---------------------------------------------------------------------------------------
+
 
 def uri(kind: str, number: int) -> str:
     """A well-formed URI that depends on its kind and number alone."""
@@ -54,11 +56,15 @@ def uri(kind: str, number: int) -> str:
 def track_text(track: int) -> str:
     """All of a track but its position, in the layout and key order of the real files."""
     rng, artist, album = random.Random(track), int(track**0.88), track // 3
-    values = {"artist_name": f"{WORDS[artist % 25]} {WORDS[artist % 23]} {artist}",
-              "track_uri": uri("track", track), "artist_uri": uri("artist", artist),
-              "track_name": f"{' '.join(rng.choices(WORDS, k=rng.randint(1, 5)))} {track}",
-              "album_uri": uri("album", album), "duration_ms": rng.randint(120_000, 350_000),
-              "album_name": f"{WORDS[album % 24]} {WORDS[album % 19]} {album}"}
+    values = {
+        "artist_name": f"{WORDS[artist % 25]} {WORDS[artist % 23]} {artist}",
+        "track_uri": uri("track", track),
+        "artist_uri": uri("artist", artist),
+        "track_name": f"{' '.join(rng.choices(WORDS, k=rng.randint(1, 5)))} {track}",
+        "album_uri": uri("album", album),
+        "duration_ms": rng.randint(120_000, 350_000),
+        "album_name": f"{WORDS[album % 24]} {WORDS[album % 19]} {album}",
+    }
     texts = (str(value) if key == "duration_ms" else f'"{value}"' for key, value in values.items())
     return ",\n".join(f'                    "{key}": {text}' for key, text in zip(values, texts, strict=True))
 
@@ -77,21 +83,31 @@ def write_slices(folder: Path, count: int, *, all_new: bool = False, seed: int =
         playlists, start = [], 0
         for index, length in enumerate(lengths):
             rows = []
-            for pos, track in enumerate(drawn[start:start + length]):
+            for pos, track in enumerate(drawn[start : start + length]):
                 if track not in known:
                     known[track] = track_text(track)
-                rows.append(f'                {{\n                    "pos": {pos},\n{known[track]}\n'
-                            "                }")
+                rows.append(
+                    f'                {{\n                    "pos": {pos},\n{known[track]}\n                }}'
+                )
             start += length
-            fields = {"name": f"Playlist {rng.integers(1000)} \u2600", "collaborative": "false",
-                      "pid": 1000 * number + index, "num_tracks": length, "num_albums": length,
-                      "modified_at": 1_400_000_000 + int(rng.integers(1000)) * 86_400, "num_followers": 1}
+            fields = {
+                "name": f"Playlist {rng.integers(1000)} \u2600",
+                "collaborative": "false",
+                "pid": 1000 * number + index,
+                "num_tracks": length,
+                "num_albums": length,
+                "modified_at": 1_400_000_000 + int(rng.integers(1000)) * 86_400,
+                "num_followers": 1,
+            }
             if index % 50 == 0:
                 fields["description"] = "it&#x27;s made up"
             head = ",\n".join(f"            {json.dumps(k)}: {json.dumps(v)}" for k, v in fields.items())
             tail = ",\n".join(f'            "{key}": 5' for key in PLAYLIST_KEYS[-3:])
-            playlists.append(f'        {{\n{head},\n            "tracks": [\n' + ",\n".join(rows)
-                             + f"\n            ],\n{tail}\n        }}")
+            playlists.append(
+                f'        {{\n{head},\n            "tracks": [\n'
+                + ",\n".join(rows)
+                + f"\n            ],\n{tail}\n        }}"
+            )
         name = f"{1000 * number}-{1000 * number + 999}"
         info = f'    "info": {{\n        "slice": "{name}",\n        "version": "v1"\n    }}'
         text = f'{{\n{info},\n    "playlists": [\n' + ",\n".join(playlists) + "\n    ]\n}"
@@ -99,6 +115,7 @@ def write_slices(folder: Path, count: int, *, all_new: bool = False, seed: int =
 
 
 # --- Two naive ways to the same tables --------------------------------------------------------------------
+
 
 def naive_dicts(paths: list[Path], out: Path) -> None:
     """json.load, dicts for every number, pandas to write."""
@@ -111,8 +128,14 @@ def naive_dicts(paths: list[Path], out: Path) -> None:
                 uri = track["track_uri"]
                 first.setdefault(uri, track)
                 plays[uri] += 1
-                rows.append({"user_id": playlist["pid"], "track_uri": uri, "repeat": uri in seen,
-                             "timestamp": playlist["modified_at"] - (length - 1 - track["pos"])})
+                rows.append(
+                    {
+                        "user_id": playlist["pid"],
+                        "track_uri": uri,
+                        "repeat": uri in seen,
+                        "timestamp": playlist["modified_at"] - (length - 1 - track["pos"]),
+                    }
+                )
                 seen.add(uri)
     artists, albums = Counter(), Counter()
     for uri, track in first.items():
@@ -124,10 +147,19 @@ def naive_dicts(paths: list[Path], out: Path) -> None:
 
     ids, artists, albums = numbers(plays), numbers(artists), numbers(albums)
     names = ("track_name", "artist_name", "artist_uri", "album_name", "album_uri", "duration_ms")
-    tracks = pd.DataFrame([{"track_id": number, "track_uri": uri, "plays": plays[uri],
-                            "artist_id": artists[first[uri]["artist_uri"]],
-                            "album_id": albums[first[uri]["album_uri"]],
-                            **{name: first[uri][name] for name in names}} for uri, number in ids.items()])
+    tracks = pd.DataFrame(
+        [
+            {
+                "track_id": number,
+                "track_uri": uri,
+                "plays": plays[uri],
+                "artist_id": artists[first[uri]["artist_uri"]],
+                "album_id": albums[first[uri]["album_uri"]],
+                **{name: first[uri][name] for name in names},
+            }
+            for uri, number in ids.items()
+        ]
+    )
     interactions = pd.DataFrame(rows)
     interactions["track_id"] = interactions["track_uri"].map(ids)
     write_tables(out, interactions, tracks, pd.DataFrame(lists))
@@ -140,8 +172,9 @@ def naive_frames(paths: list[Path], out: Path) -> None:
         for playlist in json.loads(path.read_text(encoding="utf-8"))["playlists"]:
             lists.append(playlist_row(playlist))
             last = playlist["modified_at"] - len(playlist["tracks"]) + 1
-            rows += [{"user_id": playlist["pid"], "timestamp": last + track["pos"], **track}
-                     for track in playlist["tracks"]]
+            rows += [
+                {"user_id": playlist["pid"], "timestamp": last + track["pos"], **track} for track in playlist["tracks"]
+            ]
     interactions = pd.DataFrame(rows)
     names = ["track_name", "artist_name", "artist_uri", "album_name", "album_uri", "duration_ms"]
     groups = interactions.groupby("track_uri")
@@ -160,10 +193,14 @@ def naive_frames(paths: list[Path], out: Path) -> None:
 
 def playlist_row(playlist: dict) -> dict:
     description = playlist.get("description")
-    return {"user_id": playlist["pid"], "name": playlist["name"],
-            "collaborative": playlist["collaborative"] == "true", "length": len(playlist["tracks"]),
-            "description": None if description is None else html.unescape(description),
-            **{key: playlist[key] for key in PLAYLIST_KEYS}}
+    return {
+        "user_id": playlist["pid"],
+        "name": playlist["name"],
+        "collaborative": playlist["collaborative"] == "true",
+        "length": len(playlist["tracks"]),
+        "description": None if description is None else html.unescape(description),
+        **{key: playlist[key] for key in PLAYLIST_KEYS},
+    }
 
 
 def write_tables(out: Path, interactions: pd.DataFrame, tracks: pd.DataFrame, lists: pd.DataFrame) -> None:
@@ -174,6 +211,7 @@ def write_tables(out: Path, interactions: pd.DataFrame, tracks: pd.DataFrame, li
 
 
 # --- Measuring --------------------------------------------------------------------------------------------
+
 
 def peak(who: int) -> int:
     """Peak resident memory in MB."""
@@ -198,15 +236,29 @@ def measure(way: str, files: list[Path], processes: int, repeats: int) -> dict:
             tables = [folder / "tracks.parquet", folder / "interactions.parquet"]
             tracks, rows = (pq.read_metadata(path).num_rows for path in tables)
             # A sum to compare the three ways by, whatever their types and order of columns.
-            content = [int(pd.util.hash_pandas_object(table[sorted(table)].astype(str), index=False).sum())
-                       for table in map(pd.read_parquet, tables)] if len(files) == 1 else None
-    return {"slices": len(files), "rows": rows, "tracks": tracks, "seconds": min(seconds), "cpu": min(cpu),
-            "content": content, **memory}
+            content = (
+                [
+                    int(pd.util.hash_pandas_object(table[sorted(table)].astype(str), index=False).sum())
+                    for table in map(pd.read_parquet, tables)
+                ]
+                if len(files) == 1
+                else None
+            )
+    return {
+        "slices": len(files),
+        "rows": rows,
+        "tracks": tracks,
+        "seconds": min(seconds),
+        "cpu": min(cpu),
+        "content": content,
+        **memory,
+    }
 
 
 def in_own_process(*arguments: object) -> dict:
-    done = subprocess.run([sys.executable, __file__, "--job", *map(str, arguments)], check=True,
-                          stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--job", *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True
+    )
     return json.loads(done.stdout)
 
 
@@ -214,14 +266,17 @@ def job(what: str, folder: str, count: str, processes: str, repeats: str) -> dic
     if what in ("some_new", "all_new"):
         write_slices(Path(folder), int(count), all_new=what == "all_new")
         return {}
-    return measure(what, slice_files(folder)[:int(count)], int(processes), int(repeats))
+    return measure(what, slice_files(folder)[: int(count)], int(processes), int(repeats))
 
 
 def show(label: str, got: dict, processes: int) -> None:
     readers = processes if got["child"] else 0
-    print(f"{label:24} {got['slices']:6} {got['rows']:10,} {got['tracks']:10,} {got['seconds']:9.2f} "
-          f"{got['seconds'] / got['slices']:8.3f} {got['cpu'] / got['slices']:8.3f} {got['parent']:7,} "
-          f"{readers} x {got['child']:,}", flush=True)
+    print(
+        f"{label:24} {got['slices']:6} {got['rows']:10,} {got['tracks']:10,} {got['seconds']:9.2f} "
+        f"{got['seconds'] / got['slices']:8.3f} {got['cpu'] / got['slices']:8.3f} {got['parent']:7,} "
+        f"{readers} x {got['child']:,}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -240,8 +295,10 @@ def main() -> None:
         if raw is None:
             raw = made
             in_own_process("some_new", raw, max(options.slices), 0, 0)
-        print(f"{'way':24} {'slices':>6} {'rows':>10} {'tracks':>10} {'seconds':>9} {'/slice':>8} {'CPU':>8} "
-              "parent  readers (MB)")
+        print(
+            f"{'way':24} {'slices':>6} {'rows':>10} {'tracks':>10} {'seconds':>9} {'/slice':>8} {'CPU':>8} "
+            "parent  readers (MB)"
+        )
         results = {}
         for way in ("dicts", "frames", "prepare"):
             results[way] = in_own_process(way, raw, 1, 1, 5)
@@ -260,13 +317,18 @@ def main() -> None:
             per_track = (large["parent"] - small["parent"]) / max(1, large["tracks"] - small["tracks"])
             seconds = large["seconds"] + per_slice * (SLICES - large["slices"])
             memory = large["parent"] + per_track * (TRACKS - large["tracks"])
-            print(f"full set, extrapolated: {seconds:.0f} s (linear in slices); parent {memory:,.0f} MB "
-                  "(linear in tracks; --vocabulary measures it, and the readers)")
+            print(
+                f"full set, extrapolated: {seconds:.0f} s (linear in slices); parent {memory:,.0f} MB "
+                "(linear in tracks; --vocabulary measures it, and the readers)"
+            )
     if options.vocabulary:
         with tempfile.TemporaryDirectory() as made:
             in_own_process("all_new", made, round(TRACKS / 66_000), 0, 0)
-            show("all tracks of the full set", in_own_process("prepare", made, SLICES, options.processes, 1),
-                 options.processes)
+            show(
+                "all tracks of the full set",
+                in_own_process("prepare", made, SLICES, options.processes, 1),
+                options.processes,
+            )
 
 
 if __name__ == "__main__":

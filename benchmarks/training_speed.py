@@ -105,9 +105,15 @@ def steps(case: Case, variant: str, loss_name: str):
     if variant == "ours":
         shape = SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT)
         model = SASRec(shape)
-        objective = Objective(model, TrainConfig(loss=loss_name, negatives=256 if loss_name == "sampled_softmax" else 1))
+        objective = Objective(
+            model, TrainConfig(loss=loss_name, negatives=256 if loss_name == "sampled_softmax" else 1)
+        )
     else:
-        model = SASRec(SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT)) if rung >= 2 else plain_model(case)
+        model = (
+            SASRec(SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT))
+            if rung >= 2
+            else plain_model(case)
+        )
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=rung >= 3)
     rng = np.random.default_rng(1)
@@ -124,7 +130,11 @@ def steps(case: Case, variant: str, loss_name: str):
                     drawn = torch.randint(1, case.tracks + 1, ids.shape)
                     own, other = (hidden * table[targets]).sum(-1), (hidden * table[drawn]).sum(-1)
                     per_place = F.softplus(-own) + F.softplus(other)
-                    loss = bce_loss(hidden[real], table[targets[real]], table[drawn[real]][:, None]) if rung else per_place[real].mean()
+                    loss = (
+                        bce_loss(hidden[real], table[targets[real]], table[drawn[real]][:, None])
+                        if rung
+                        else per_place[real].mean()
+                    )
                 elif rung >= 4:
                     loss = softmax_loss(hidden[real], targets[real], table)
                 elif rung >= 1:
@@ -218,20 +228,51 @@ def main() -> None:
         c = CASES[case]
         seqs = sequences(c)
         real = np.minimum(seqs.lengths - 1, c.max_len).mean() / c.max_len
-        print(f"\n{case}: {c.tracks:,} tracks, L = {c.max_len}, {real:.0%} of padded positions are real, {args.threads} threads\n")
+        print(
+            f"\n{case}: {c.tracks:,} tracks, L = {c.max_len}, {real:.0%} of padded positions are real, {args.threads} threads\n"
+        )
         print("| who | loss | targets/s | ratio | memory |\n|---|---|---|---|---|", flush=True)
-        lines = [(v, "softmax") for v in (*LADDER, "ours")] + [("plain", "bce"), ("ours", "bce"), ("ours", "sampled_softmax")]
+        lines = [(v, "softmax") for v in (*LADDER, "ours")] + [
+            ("plain", "bce"),
+            ("ours", "bce"),
+            ("ours", "sampled_softmax"),
+        ]
         base = {}
         for variant, loss in lines:
-            command = [sys.executable, __file__, "--one", json.dumps([case, variant, loss]), "--seconds", str(args.seconds), "--threads", str(args.threads)]
+            command = [
+                sys.executable,
+                __file__,
+                "--one",
+                json.dumps([case, variant, loss]),
+                "--seconds",
+                str(args.seconds),
+                "--threads",
+                str(args.threads),
+            ]
             show(variant, loss, subprocess.run(command, capture_output=True, text=True), base)
         if args.rectools:
             with tempfile.TemporaryDirectory() as folder:
                 np.savez(Path(folder) / "s.npz", items=seqs.items, offsets=seqs.offsets)
                 for loss in ("softmax", "BCE"):
-                    what = [str(Path(folder) / "s.npz"), c.max_len, BATCH, DIM, BLOCKS, HEADS, DROPOUT, loss, args.seconds, args.threads]
+                    what = [
+                        str(Path(folder) / "s.npz"),
+                        c.max_len,
+                        BATCH,
+                        DIM,
+                        BLOCKS,
+                        HEADS,
+                        DROPOUT,
+                        loss,
+                        args.seconds,
+                        args.threads,
+                    ]
                     command = [args.rectools, "-c", RECTOOLS, json.dumps(what)]
-                    show("RecTools", loss.lower(), subprocess.run(command, capture_output=True, text=True, cwd=folder), base)
+                    show(
+                        "RecTools",
+                        loss.lower(),
+                        subprocess.run(command, capture_output=True, text=True, cwd=folder),
+                        base,
+                    )
 
 
 def show(who: str, loss: str, done: subprocess.CompletedProcess, base: dict) -> None:
@@ -240,7 +281,10 @@ def show(who: str, loss: str, done: subprocess.CompletedProcess, base: dict) -> 
         return
     r = json.loads(done.stdout.strip().splitlines()[-1])
     base.setdefault(loss, r["targets_per_second"])
-    print(f"| {who} | {loss} | {r['targets_per_second']:,.0f} | {r['targets_per_second'] / base[loss]:.1f} | {r['memory']:.2f} GB |", flush=True)
+    print(
+        f"| {who} | {loss} | {r['targets_per_second']:,.0f} | {r['targets_per_second'] / base[loss]:.1f} | {r['memory']:.2f} GB |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ class Given:
 
 def all_of(train, n_items=N):
     knn, markov = ItemKNN.fit(train, n_items), Markov.fit(train, n_items, n_last=3)
-    return [Popularity.fit(train, n_items), Markov.fit(train, n_items), markov, knn,
-            Blend((knn, markov), (0.7, 0.3))]
+    return [Popularity.fit(train, n_items), Markov.fit(train, n_items), markov, knn, Blend((knn, markov), (0.7, 0.3))]
 
 
 # What every scorer must keep
+
 
 @quick
 @given(st.integers(0, 10_000))
@@ -103,12 +103,13 @@ def test_seen_tracks_are_never_recommended():
 
 # Popularity
 
+
 @quick
 @given(st.integers(0, 10_000))
 def test_popularity_is_the_order_of_training_plays(seed):
     train = playlists(seed)
     scorer = Popularity.fit(train, N)
-    plays = np.bincount(train.items, minlength=N + 4)[:N + 1]
+    plays = np.bincount(train.items, minlength=N + 4)[: N + 1]
     assert np.array_equal(np.floor(scorer.plays), np.where(np.arange(N + 1) > 0, plays, 0))
     assert scorer.plays[0] == 0
 
@@ -118,11 +119,16 @@ def test_ties_are_not_parted_by_id():
     scorer = Popularity.fit(Sequences.from_lists([list(range(1, 1001))]), 1000)
     order = top_k(scorer.score(Sequences.from_lists([[]])), 1000)[0]
     assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.1
-    assert np.array_equal(order, top_k(Popularity.fit(
-        Sequences.from_lists([list(range(1, 1001))]), 1000).score(Sequences.from_lists([[]])), 1000)[0])
+    assert np.array_equal(
+        order,
+        top_k(
+            Popularity.fit(Sequences.from_lists([list(range(1, 1001))]), 1000).score(Sequences.from_lists([[]])), 1000
+        )[0],
+    )
 
 
 # Markov
+
 
 def test_a_chain_is_learned_to_the_last_link():
     rng = np.random.default_rng(0)
@@ -178,6 +184,7 @@ def test_markov_scores_are_probabilities(seed, n_last):
 
 # Item-kNN
 
+
 def dense_similarity(train, n_items, shrink):
     held = np.zeros((len(train), n_items + 1))
     for u, row in enumerate(train):
@@ -202,7 +209,7 @@ def test_similarity_is_the_shrunk_cosine(seed, shrink, block):
     history = Sequences.from_lists([[3, 1, 2, 3]])
     weights = np.zeros(N + 1)
     for age, track in enumerate([3, 2, 1]):
-        weights[track] += 0.8 ** age
+        weights[track] += 0.8**age
     cut = replace(knn, n_last=3).score(history)[0]
     assert np.allclose(cut, weights @ dense_similarity(train, N, shrink), atol=2e-4)  # popularity: a hair
 
@@ -248,6 +255,7 @@ def test_the_rare_are_trusted_less():
 
 # Blend
 
+
 @quick
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_a_blend_does_not_depend_on_the_scale_of_its_parts(seed, factor, offset):
@@ -266,11 +274,11 @@ def test_a_blend_of_one_part_is_that_part():
     train, histories = playlists(0), playlists(1, users=30)
     knn, markov = ItemKNN.fit(train, N), Markov.fit(train, N)
     for weights, part in (((1.0, 0.0), knn), ((0.0, 1.0), markov)):
-        assert np.array_equal(top_k(Blend((knn, markov), weights).score(histories), N),
-                              top_k(part.score(histories), N))
+        assert np.array_equal(top_k(Blend((knn, markov), weights).score(histories), N), top_k(part.score(histories), N))
     logits = Given(np.log(np.arange(1, N + 2)))
-    assert np.array_equal(top_k(Blend((logits,), (1.0,), (True,)).score(histories), N),
-                          top_k(logits.score(histories), N))
+    assert np.array_equal(
+        top_k(Blend((logits,), (1.0,), (True,)).score(histories), N), top_k(logits.score(histories), N)
+    )
 
 
 def test_a_blend_is_its_formula():
@@ -316,6 +324,7 @@ def test_parts_must_fit():
 
 # Choosing
 
+
 def world(seed=0, users=600, n_items=40):
     """Half the steps follow a chain, half stay in the playlist's corner: Markov and kNN know one each."""
     rng = np.random.default_rng(seed)
@@ -333,8 +342,12 @@ def world(seed=0, users=600, n_items=40):
     seqs = Sequences.from_lists(rows)
     vocabulary = Vocabulary.fit(seqs.take(split.train), n_items)
     seqs = vocabulary.encode(seqs)
-    return (vocabulary.n_items, seqs.take(split.train), *leave_last_out(seqs.take(split.valid)),
-            *leave_last_out(seqs.take(split.test)))
+    return (
+        vocabulary.n_items,
+        seqs.take(split.train),
+        *leave_last_out(seqs.take(split.valid)),
+        *leave_last_out(seqs.take(split.test)),
+    )
 
 
 def test_tune_takes_the_best_on_validation():

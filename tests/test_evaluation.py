@@ -75,13 +75,13 @@ class RandomScorer:
 
 # Ranks
 
+
 @quick
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([1, 7, 256]))
 def test_ranks_are_those_of_counting_by_hand(seed, exclude_seen, batch_size):
     rows, targets, scores = random_case(seed)
     found = ranks(Fixed(scores), tagged(rows, 30), targets, exclude_seen=exclude_seen, batch_size=batch_size)
-    assert found.tolist() == [rank_by_hand(*case, exclude_seen)
-                              for case in zip(scores, rows, targets, strict=True)]
+    assert found.tolist() == [rank_by_hand(*case, exclude_seen) for case in zip(scores, rows, targets, strict=True)]
 
 
 def test_a_scorer_that_cannot_tell_tracks_apart_comes_last():
@@ -137,6 +137,7 @@ def test_memory_is_bounded_whatever_the_catalogue(monkeypatch):
 
 # Metrics
 
+
 @quick
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=50), st.integers(1, 20))
 def test_metrics_stay_in_their_bounds(found, k):
@@ -155,8 +156,12 @@ def test_metrics_are_those_of_an_independent_library(k):
     rows = [rng.choice(np.arange(1, 31), 8, replace=False).tolist() for _ in range(users)]
     targets = rng.integers(31, n_items + 1, users)
     report = evaluate(Fixed(scores), tagged(rows, n_items), targets, k=k)
-    run = [ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
-           for u in range(users) for x in range(1, n_items + 1) if x not in rows[u]]
+    run = [
+        ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
+        for u in range(users)
+        for x in range(1, n_items + 1)
+        if x not in rows[u]
+    ]
     truth = [ir_measures.Qrel(str(u), str(x), 1) for u, x in enumerate(targets)]
     theirs = {f"recall@{k}": ir_measures.R @ k, f"ndcg@{k}": ir_measures.nDCG @ k, "mrr": ir_measures.RR}
     mean = ir_measures.calc_aggregate(theirs.values(), truth, run)
@@ -177,6 +182,7 @@ def test_a_perfect_scorer_scores_one():
 
 
 # Reports
+
 
 def test_lost_targets_are_counted_and_empty_playlists_are_not():
     # known, unknown (21), already in the history (1), no target at all (0)
@@ -219,8 +225,10 @@ def test_reports_are_the_same_whatever_the_batch():
 
 def test_the_table_says_what_is_behind_each_number():
     rows, targets, scores = random_case(5)
-    reports = [evaluate(Fixed(scores, name), tagged(rows, 30), targets, protocol=protocol)
-               for name, protocol in (("a", "full"), ("b", "sampled"))]
+    reports = [
+        evaluate(Fixed(scores, name), tagged(rows, 30), targets, protocol=protocol)
+        for name, protocol in (("a", "full"), ("b", "sampled"))
+    ]
     frame = table(reports)
     assert frame.index.tolist() == ["a", "b"] and frame["protocol"].tolist() == ["full", "sampled"]
     low, high = reports[0].metrics["recall@10"][1:]
@@ -231,6 +239,7 @@ def test_the_table_says_what_is_behind_each_number():
 
 
 # Intervals
+
 
 def test_bootstrap_intervals_are_those_of_theory_for_many_playlists():
     values = np.random.default_rng(0).random((3000, 2)) ** [1, 4]
@@ -295,6 +304,7 @@ def test_only_like_is_compared_with_like():
 
 # One and a hundred
 
+
 @quick
 @given(st.integers(0, 10_000), st.sampled_from([1, 5, 100]))
 def test_negatives_are_distinct_and_never_seen_or_the_target(seed, n):
@@ -332,8 +342,9 @@ def test_sampled_ranks_flatter(seed):
     full = ranks(Fixed(scores), histories, targets)
     sampled = sampled_ranks(Fixed(scores), histories, targets, n_negatives=10, seed=seed)
     assert ((sampled > 0) == (full > 0)).all() and (sampled <= full).all()
-    assert np.array_equal(sampled, sampled_ranks(Fixed(scores), histories, targets, n_negatives=10, seed=seed,
-                                                 batch_size=7))
+    assert np.array_equal(
+        sampled, sampled_ranks(Fixed(scores), histories, targets, n_negatives=10, seed=seed, batch_size=7)
+    )
     # with every track among the negatives the two protocols are one
     assert np.array_equal(full, sampled_ranks(Fixed(scores), histories, targets, n_negatives=30))
 
@@ -345,6 +356,7 @@ def test_fixed_negatives_are_used_as_they_are():
 
 
 # Best tracks
+
 
 @quick
 @given(st.integers(0, 10_000), st.integers(1, 35))
@@ -359,12 +371,13 @@ def test_top_k_is_a_sorted_list_cut_off(seed, k):
         # which of several equal scores at the cut get in is open; the scores are not
         assert row[ids[ids > 0]].tolist() == row[expected].tolist()
         assert len(set(ids[ids > 0])) == len(expected) and set(ids[ids > 0]) <= set(allowed)
-        assert (ids[len(expected):] == 0).all()
+        assert (ids[len(expected) :] == 0).all()
         if k >= len(allowed):
-            assert ids[:len(expected)].tolist() == expected
+            assert ids[: len(expected)].tolist() == expected
 
 
 # Continuation
+
 
 def test_continuation_by_hand():
     # tracks 1…20, artist = (track + 1) // 2; ranking: 1, 2, 3, …
@@ -411,7 +424,12 @@ def test_a_perfect_continuation():
     scores[0, [4, 8, 15]] = [3, 2, 1]
     report = continuation(Fixed(scores), tagged([[1]], 20), Sequences.from_lists([[15, 4, 8]]), n=10)
     assert {name: interval.mean for name, interval in report.metrics.items()} == {
-        "r_precision": 1, "ndcg": 1, "ndcg_challenge": 1, "clicks": 0, "recall@10": 1}
+        "r_precision": 1,
+        "ndcg": 1,
+        "ndcg_challenge": 1,
+        "clicks": 0,
+        "recall@10": 1,
+    }
 
 
 @quick
@@ -430,11 +448,12 @@ def test_continuation_metrics_stay_in_their_bounds_and_agree_with_a_loop(seed):
         if not wanted:
             assert np.isnan(report.values["ndcg"][u])
             continue
-        head = set(ids[:len(wanted)]) - {0}
+        head = set(ids[: len(wanted)]) - {0}
         artists = {artist_of[x] for x in head} & {artist_of[x] for x in wanted} - {0}
         assert report.values["r_precision"][u] == pytest.approx(len(head & wanted) / len(wanted))
         assert report.values["r_precision_artist"][u] == pytest.approx(
-            (len(head & wanted) + 0.25 * len(artists)) / len(wanted))
+            (len(head & wanted) + 0.25 * len(artists)) / len(wanted)
+        )
         hits = [i for i, x in enumerate(ids) if x in wanted]
         assert report.values["clicks"][u] == (hits[0] // 10 if hits else 51)
         assert report.values["recall@12"][u] == pytest.approx(len(hits) / len(wanted))
@@ -450,11 +469,14 @@ def test_continuation_agrees_with_an_independent_library():
     rows = [rng.choice(np.arange(1, 41), 5, replace=False).tolist() for _ in range(users)]
     held = [rng.choice(np.arange(41, n_items + 1), 12, replace=False).tolist() for _ in range(users)]
     report = continuation(Fixed(scores), tagged(rows, n_items), Sequences.from_lists(held), n=50)
-    run = [ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
-           for u in range(users) for x in range(1, n_items + 1) if x not in rows[u]]
+    run = [
+        ir_measures.ScoredDoc(str(u), str(x), float(scores[u, x]))
+        for u in range(users)
+        for x in range(1, n_items + 1)
+        if x not in rows[u]
+    ]
     truth = [ir_measures.Qrel(str(u), str(x), 1) for u in range(users) for x in held[u]]
-    theirs = {"r_precision": ir_measures.Rprec, "ndcg": ir_measures.nDCG @ 50,
-              "recall@50": ir_measures.R @ 50}
+    theirs = {"r_precision": ir_measures.Rprec, "ndcg": ir_measures.nDCG @ 50, "recall@50": ir_measures.R @ 50}
     mean = ir_measures.calc_aggregate(theirs.values(), truth, run)
     for name, measure in theirs.items():
         assert report.metrics[name].mean == pytest.approx(mean[measure], abs=1e-8)

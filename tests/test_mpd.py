@@ -25,21 +25,38 @@ from sasrec_utils import mpd
 from sasrec_utils.mpd import Catalogue, MPDError, prepare, read_slice, slice_files
 
 ROOT = Path(__file__).parents[1]
-PLAYLIST_KEYS = ["name", "collaborative", "pid", "description", "modified_at", "num_tracks", "num_albums",
-                 "num_followers", "num_edits", "duration_ms", "num_artists"]
-TRACK_KEYS = ["pos", "artist_name", "track_uri", "artist_uri", "track_name", "album_uri", "duration_ms",
-              "album_name"]
+PLAYLIST_KEYS = [
+    "name",
+    "collaborative",
+    "pid",
+    "description",
+    "modified_at",
+    "num_tracks",
+    "num_albums",
+    "num_followers",
+    "num_edits",
+    "duration_ms",
+    "num_artists",
+]
+TRACK_KEYS = ["pos", "artist_name", "track_uri", "artist_uri", "track_name", "album_uri", "duration_ms", "album_name"]
 NAMES = ["  road trip ", "Chill \u2600", "R&amp;B", "caf\u00e9 \U0001f389", "x"]
 
 
 # --- Made-up slices in the exact format of the dataset ----------------------------------------------------
 
+
 def make_track(number: int, pos: int) -> dict:
     artist, album = number // 4, number // 3
-    return {"pos": pos, "artist_name": f"Artist {artist}", "track_uri": f"spotify:track:{number:022d}",
-            "artist_uri": f"spotify:artist:{artist:022d}", "track_name": f"Song {number} \u00e9",
-            "album_uri": f"spotify:album:{album:022d}", "album_name": f"Album {album}",
-            "duration_ms": -1 if number % 7 == 0 else 1000 * number}
+    return {
+        "pos": pos,
+        "artist_name": f"Artist {artist}",
+        "track_uri": f"spotify:track:{number:022d}",
+        "artist_uri": f"spotify:artist:{artist:022d}",
+        "track_name": f"Song {number} \u00e9",
+        "album_uri": f"spotify:album:{album:022d}",
+        "album_name": f"Album {album}",
+        "duration_ms": -1 if number % 7 == 0 else 1000 * number,
+    }
 
 
 def make_slice(first_pid: int = 0, playlists: int = 6, tracks: int = 40, seed: int = 0) -> dict:
@@ -47,16 +64,27 @@ def make_slice(first_pid: int = 0, playlists: int = 6, tracks: int = 40, seed: i
     made = []
     for pid in range(first_pid, first_pid + playlists):
         rows = [make_track(int(tracks * rng.random() ** 2), pos) for pos in range(rng.randint(3, 12))]
-        playlist = {"name": rng.choice(NAMES), "collaborative": rng.choice(["true", "false"]), "pid": pid,
-                    "modified_at": 1_400_000_000 + 86_400 * rng.randrange(900), "num_tracks": len(rows),
-                    "num_albums": len({row["album_uri"] for row in rows}), "num_followers": 1, "tracks": rows,
-                    "num_edits": 2, "duration_ms": 12345,
-                    "num_artists": len({row["artist_uri"] for row in rows})}
+        playlist = {
+            "name": rng.choice(NAMES),
+            "collaborative": rng.choice(["true", "false"]),
+            "pid": pid,
+            "modified_at": 1_400_000_000 + 86_400 * rng.randrange(900),
+            "num_tracks": len(rows),
+            "num_albums": len({row["album_uri"] for row in rows}),
+            "num_followers": 1,
+            "tracks": rows,
+            "num_edits": 2,
+            "duration_ms": 12345,
+            "num_artists": len({row["artist_uri"] for row in rows}),
+        }
         if pid % 3 == 0:
             playlist["description"] = "it&#x27;s &lt;mine&gt;"
         made.append(playlist)
-    info = {"generated_on": "2017-12-03 08:41:42.057563", "slice": f"{first_pid}-{first_pid + playlists - 1}",
-            "version": "v1"}
+    info = {
+        "generated_on": "2017-12-03 08:41:42.057563",
+        "slice": f"{first_pid}-{first_pid + playlists - 1}",
+        "version": "v1",
+    }
     return {"info": info, "playlists": made}
 
 
@@ -102,8 +130,10 @@ def as_bytes(result: Path) -> dict[str, bytes]:
 
 # --- Reading ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options", [{}, {"indent": None}, {"indent": None, "separators": (",", ":")},
-                                     {"ensure_ascii": False}])
+
+@pytest.mark.parametrize(
+    "options", [{}, {"indent": None}, {"indent": None, "separators": (",", ":")}, {"ensure_ascii": False}]
+)
 def test_read_slice_has_every_key(tmp_path, options):
     data = make_slice(30)
     got = read_slice(write(tmp_path, data, **options))
@@ -129,8 +159,7 @@ def test_read_slice_has_every_key(tmp_path, options):
 
 
 def test_read_slice_of_a_reduced_copy(tmp_path):
-    data = {"playlists": [{"pid": 7, "tracks": [{"track_uri": "b"}, {"track_uri": "a"}]},
-                          {"pid": 8, "tracks": []}]}
+    data = {"playlists": [{"pid": 7, "tracks": [{"track_uri": "b"}, {"track_uri": "a"}]}, {"pid": 8, "tracks": []}]}
     got = read_slice(write(tmp_path, data))
     assert got.playlists["pid"].tolist() == [7, 8] and got.playlists["pid"].dtype == np.int64
     assert got.playlists.drop(columns="pid").isna().all(axis=None)
@@ -140,8 +169,7 @@ def test_read_slice_of_a_reduced_copy(tmp_path):
 
 
 def test_slice_files_are_in_numeric_order(tmp_path):
-    names = ["mpd.slice.10000-10999.json", "mpd.slice.2000-2999.json", "other.json", "mpd.slice.0-999.json",
-             "a.json"]
+    names = ["mpd.slice.10000-10999.json", "mpd.slice.2000-2999.json", "other.json", "mpd.slice.0-999.json", "a.json"]
     for name in [*names, "._mpd.slice.0-999.json", "notes.txt"]:
         (tmp_path / name).touch()
     wanted = [tmp_path / names[index] for index in (3, 1, 0, 4, 2)]
@@ -151,6 +179,7 @@ def test_slice_files_are_in_numeric_order(tmp_path):
 
 
 # --- Preparing --------------------------------------------------------------------------------------------
+
 
 def test_prepare_gives_what_the_plainest_way_gives(tmp_path):
     slices = [make_slice(pid, seed=3) for pid in (0, 12, 102)]
@@ -193,9 +222,15 @@ def test_prepare_gives_what_the_plainest_way_gives(tmp_path):
     assert playlists["description"].dropna().unique().tolist() == ["it's <mine>"]
 
     info = json.loads((result / "info.json").read_text())
-    assert info["counts"] == {"slices": 3, "playlists": 18, "rows": len(rows), "tracks": len(ids),
-                              "repeats": sum(row[3] for row in rows), "artists": tracks["artist_id"].max(),
-                              "albums": tracks["album_id"].max()}
+    assert info["counts"] == {
+        "slices": 3,
+        "playlists": 18,
+        "rows": len(rows),
+        "tracks": len(ids),
+        "repeats": sum(row[3] for row in rows),
+        "artists": tracks["artist_id"].max(),
+        "albums": tracks["album_id"].max(),
+    }
     assert [file["name"] for file in info["files"]] == [path.name for path in slice_files(raw)]
 
 
@@ -204,8 +239,13 @@ def test_rows_follow_pos_and_else_the_file(tmp_path):
     partly = [make_track(5, 2), make_track(6, 0), make_track(7, 1)]
     del partly[2]["pos"]
     gaps = [make_track(number, pos) for number, pos in ((1, 100), (2, 7), (3, 7))]
-    data = {"playlists": [{"pid": 1, "modified_at": 50, "tracks": shuffled},
-                          {"pid": 2, "modified_at": 50, "tracks": partly}, {"pid": 3, "tracks": gaps}]}
+    data = {
+        "playlists": [
+            {"pid": 1, "modified_at": 50, "tracks": shuffled},
+            {"pid": 2, "modified_at": 50, "tracks": partly},
+            {"pid": 3, "tracks": gaps},
+        ]
+    }
     interactions, tracks, _ = tables(quiet(write(tmp_path, data), tmp_path / "out"))
     number = tracks.set_index("track_id")["track_uri"].str[-22:].astype(int)
     assert number[interactions["track_id"]].tolist() == [6, 7, 5, 5, 6, 7, 2, 3, 1]
@@ -213,9 +253,19 @@ def test_rows_follow_pos_and_else_the_file(tmp_path):
 
 
 def test_reduced_copy(tmp_path):
-    data = {"playlists": [{"pid": 3, "tracks": [{"track_uri": "t2", "artist_name": "A", "track_name": None},
-                                                {"track_uri": "t1", "pos": None}, {"track_uri": "t1"}]},
-                          {"pid": 4, "name": None, "collaborative": None, "tracks": []}]}
+    data = {
+        "playlists": [
+            {
+                "pid": 3,
+                "tracks": [
+                    {"track_uri": "t2", "artist_name": "A", "track_name": None},
+                    {"track_uri": "t1", "pos": None},
+                    {"track_uri": "t1"},
+                ],
+            },
+            {"pid": 4, "name": None, "collaborative": None, "tracks": []},
+        ]
+    }
     interactions, tracks, playlists = tables(quiet(write(tmp_path, data), tmp_path / "out"))
     assert interactions.values.tolist() == [[3, 2, 0, False], [3, 1, 1, False], [3, 1, 2, True]]
     assert tracks["track_uri"].tolist() == ["t1", "t2"] and tracks["plays"].tolist() == [2, 1]
@@ -235,6 +285,7 @@ def test_only_empty_playlists(tmp_path):
 def test_first_row_gives_the_names(tmp_path):
     def one(pid, name):
         return {"playlists": [{"pid": pid, "tracks": [{"track_uri": "t", "track_name": name}]}]}
+
     paths = [write(tmp_path, one(20, "later")), write(tmp_path, one(3, "first"))]
     assert tables(quiet(paths, tmp_path / "out"))[1]["track_name"].tolist() == ["first"]
 
@@ -262,16 +313,23 @@ def test_same_bytes_in_every_process(tmp_path):
     """Whatever the hash seed and the number of processes; and from a script without a __main__ guard."""
     paths = make_files(tmp_path / "raw", 3 * mpd.FILES_PER_PROCESS + 1)
     script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(ROOT)!r})
         from sasrec_utils.mpd import prepare
-        print(prepare({str(tmp_path / 'raw')!r}, sys.argv[1], processes=int(sys.argv[2]), csv=True))
-        """))
+        print(prepare({str(tmp_path / "raw")!r}, sys.argv[1], processes=int(sys.argv[2]), csv=True))
+        """)
+    )
     results = [quiet(paths, tmp_path / "here", processes=1, csv=True)]
     for seed, processes in (("1", "1"), ("2", "3")):
-        done = subprocess.run([sys.executable, "-W", "error", script, tmp_path / seed, processes], text=True,
-                              capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        done = subprocess.run(
+            [sys.executable, "-W", "error", script, tmp_path / seed, processes],
+            text=True,
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
         assert "slice" in done.stderr  # the progress bar
         results.append(Path(done.stdout.strip()))
     assert len({result.name for result in results}) == 1
@@ -323,6 +381,7 @@ def test_csv(tmp_path):
 
 # --- Results are kept, and never half-written -------------------------------------------------------------
 
+
 def test_a_result_is_not_made_again(tmp_path, monkeypatch):
     paths = make_files(tmp_path / "raw", 2)
     result = quiet(paths, tmp_path / "out")
@@ -340,7 +399,7 @@ def test_fingerprint_follows_names_and_content(tmp_path, monkeypatch, read_all_b
     original = path.read_bytes()
     # A letter at the beginning, a blank at the end and a letter in the middle; always the same size.
     for at in (original.index(b"2017"), len(original) - 2, original.index(b"Song")):
-        path.write_bytes(original[:at] + (b" " if at == len(original) - 2 else b"9") + original[at + 1:])
+        path.write_bytes(original[:at] + (b" " if at == len(original) - 2 else b"9") + original[at + 1 :])
         # The middle is not read of large sets: there the time of change stands for it.
         moved = stamp + (1 if read_all_bytes == 0 and at == original.index(b"Song") else 0)
         os.utime(path, ns=(moved, moved))
@@ -388,6 +447,7 @@ def assert_only(out: Path, *results: Path) -> None:
 def test_full_disk(tmp_path, monkeypatch, step):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     paths = make_files(tmp_path / "raw", 2)
     previous = quiet(paths[:1], tmp_path / "out")
     before = as_bytes(previous)
@@ -417,8 +477,12 @@ def test_file_size_limit(tmp_path):
             except mpd.MPDError as error:
                 print(error)
         """)
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "raw", tmp_path / "new", *map(str, limits)],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "raw", tmp_path / "new", *map(str, limits)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     errors = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == "" and len(errors) == len(limits)
     assert all("cannot be written" in error and "File too large" in error for error in errors)
@@ -434,8 +498,15 @@ def test_file_size_limit(tmp_path):
 def test_two_at_the_same_time(tmp_path):
     make_files(tmp_path / "raw", 12)
     code = "import sys; from sasrec_utils.mpd import prepare; print(prepare(*sys.argv[1:], progress=False))"
-    running = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "raw", tmp_path / "out"], cwd=ROOT,
-                                stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "raw", tmp_path / "out"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     printed = [process.communicate()[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0] and printed[0] == printed[1]
     assert_only(tmp_path / "out", Path(printed[0]))
@@ -460,6 +531,7 @@ def test_progress_goes_to_stderr(tmp_path, capfd):
 
 # --- Bad input --------------------------------------------------------------------------------------------
 
+
 def changed(change) -> bytes:
     data = make_slice(100)
     change(data)
@@ -471,6 +543,7 @@ def set_at(value, *keys):
         for key in keys[:-1]:
             data = data[key]
         data[keys[-1]] = value
+
     return changed(change)
 
 
@@ -479,6 +552,7 @@ def drop_at(*keys):
         for key in keys[:-1]:
             data = data[key]
         del data[keys[-1]]
+
     return changed(change)
 
 
@@ -501,8 +575,10 @@ BAD = {
     "very huge count": (set_at(10**100, "playlists", 2, "num_edits"), r"\$\.playlists\[2\]\.num_edits"),
     "missing tracks": (drop_at("playlists", 1, "tracks"), r"field `tracks` - at `\$\.playlists\[1\]`"),
     "tracks is a number": (set_at(1, "playlists", 1, "tracks"), r"\$\.playlists\[1\]\.tracks"),
-    "missing uri": (drop_at("playlists", 0, "tracks", 1, "track_uri"),
-                    r"field `track_uri` - at `\$\.playlists\[0\]\.tracks\[1\]`"),
+    "missing uri": (
+        drop_at("playlists", 0, "tracks", 1, "track_uri"),
+        r"field `track_uri` - at `\$\.playlists\[0\]\.tracks\[1\]`",
+    ),
     "empty uri": (set_at("", "playlists", 0, "tracks", 1, "track_uri"), r"\[0\]\.tracks\[1\]\.track_uri"),
     "name is a list": (set_at([], "playlists", 0, "tracks", 1, "track_name"), r"tracks\[1\]\.track_name"),
     "pos is a fraction": (set_at(1.5, "playlists", 0, "tracks", 1, "pos"), r"tracks\[1\]\.pos"),
@@ -520,8 +596,10 @@ BAD = {
 MANY = 2 * mpd.FILES_PER_PROCESS  # enough for reader processes, which pass on all errors alike
 
 
-@pytest.mark.parametrize(("case", "count"), [*((case, 1) for case in BAD), ("cut off", MANY),
-                                             ("missing uri", MANY), ("pid of another file", MANY)])
+@pytest.mark.parametrize(
+    ("case", "count"),
+    [*((case, 1) for case in BAD), ("cut off", MANY), ("missing uri", MANY), ("pid of another file", MANY)],
+)
 def test_bad_input(tmp_path, case, count):
     content, message = BAD[case]
     good = make_files(tmp_path / "raw", count)
@@ -586,33 +664,40 @@ def result_or_error(content: bytes) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60)
-       | st.text('{}[]":,0123456789.eE-+ntrufalspidckoy\\', max_size=60).map(str.encode))
+@given(st.binary(max_size=60) | st.text('{}[]":,0123456789.eE-+ntrufalspidckoy\\', max_size=60).map(str.encode))
 def test_any_bytes(content):
     result_or_error(content)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 3), st.binary(max_size=3)),
-                min_size=1, max_size=3))
+@given(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, 3), st.binary(max_size=3)), min_size=1, max_size=3))
 def test_any_changed_bytes(changes):
     content = GOOD
     for at, removed, added in changes:
-        content = content[:at] + added + content[at + removed:]
+        content = content[:at] + added + content[at + removed :]
     result_or_error(content)
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers()
+    st.none()
+    | st.booleans()
+    | st.integers()
     | st.sampled_from([2**53, 2**53 + 1, -(2**53), 2**63, 2**64, 10**30])
-    | st.floats() | st.text(alphabet=st.characters(exclude_categories=[])),  # with lone surrogates
+    | st.floats()
+    | st.text(alphabet=st.characters(exclude_categories=[])),  # with lone surrogates
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=4)
+    max_leaves=4,
+)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 5), st.sampled_from([*PLAYLIST_KEYS, *TRACK_KEYS, "tracks", "extra"]), st.booleans(),
-       VALUES, st.sampled_from([None, 4]))
+@given(
+    st.integers(0, 5),
+    st.sampled_from([*PLAYLIST_KEYS, *TRACK_KEYS, "tracks", "extra"]),
+    st.booleans(),
+    VALUES,
+    st.sampled_from([None, 4]),
+)
 def test_any_changed_values(index, key, in_track, value, indent):
     data = make_slice()
     place = data["playlists"][index]["tracks"][0] if in_track else data["playlists"][index]
@@ -622,14 +707,23 @@ def test_any_changed_values(index, key, in_track, value, indent):
 
 # --- The catalogue ----------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
     folder = tmp_path_factory.mktemp("catalogue")
-    songs = [("u1", "Love", "Abba", 5), ("u2", "My LOVE (Live)", "Beyonc\u00e9", 9),
-             ("u3", "Stra\u00dfe", "Die \u00c4rzte", 2), ("u4", "One - Radio Edit", "U2", 3),
-             ("u5", "a+b (x", "Abba", 1), ("u6", None, None, 1)]
-    tracks = [{"track_uri": uri, "track_name": name, "artist_name": artist, "album_name": f"On {name}"}
-              for uri, name, artist, plays in songs for _ in range(plays)]
+    songs = [
+        ("u1", "Love", "Abba", 5),
+        ("u2", "My LOVE (Live)", "Beyonc\u00e9", 9),
+        ("u3", "Stra\u00dfe", "Die \u00c4rzte", 2),
+        ("u4", "One - Radio Edit", "U2", 3),
+        ("u5", "a+b (x", "Abba", 1),
+        ("u6", None, None, 1),
+    ]
+    tracks = [
+        {"track_uri": uri, "track_name": name, "artist_name": artist, "album_name": f"On {name}"}
+        for uri, name, artist, plays in songs
+        for _ in range(plays)
+    ]
     path = write(folder, {"playlists": [{"pid": 0, "tracks": tracks}]})
     return Catalogue.load(quiet(path, folder / "out"))
 
@@ -646,6 +740,7 @@ def test_catalogue_ids(catalogue):
 def test_catalogue_find(catalogue):
     def found(text, k=10):
         return catalogue.find(text, k)["track_uri"].tolist()
+
     assert found("love") == ["u1", "u2"]  # the whole name before the more played
     assert found("LOVE", k=1) == ["u1"] and found("my love") == ["u2"]
     assert found("strasse") == ["u3"] and found(" STRASSE ") == ["u3"]

@@ -32,6 +32,7 @@ def lists(seqs: Sequences) -> list[list[int]]:
 
 # Sequences
 
+
 @quick
 @given(playlists)
 def test_lists_come_back_as_they_went_in(rows):
@@ -52,7 +53,7 @@ def test_take_last_first_keep_are_what_lists_would_give(rows, n, data):
     assert lists(seqs.take(indices)) == [rows[i] for i in indices]
     chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows))), dtype=bool)
     assert lists(seqs.take(chosen)) == [row for row, yes in zip(rows, chosen, strict=True) if yes]
-    assert lists(seqs.last(n)) == [row[len(row) - min(n, len(row)):] for row in rows]
+    assert lists(seqs.last(n)) == [row[len(row) - min(n, len(row)) :] for row in rows]
     assert lists(seqs.first(n)) == [row[:n] for row in rows]
     assert lists(seqs.keep(seqs.items <= n)) == [[x for x in row if x <= n] for row in rows]
     assert lists(seqs) == before
@@ -74,17 +75,20 @@ def test_indexing_ends_at_the_last_playlist():
             seqs.take(beyond)
 
 
-@pytest.mark.parametrize(("items", "offsets"), [
-    ([1, 2], [0, 1]),  # a row that belongs to nobody
-    ([1, 2], [0, 3]),
-    ([1, 2], [1, 2]),
-    ([1, 2], [0, 2, 1, 2]),
-    ([1, 2], []),
-    ([0, 2], [0, 2]),  # padding inside a playlist
-    ([-1, 2], [0, 2]),
-    ([1.0, 2.0], [0, 2]),
-    ([[1, 2]], [0, 2]),
-])
+@pytest.mark.parametrize(
+    ("items", "offsets"),
+    [
+        ([1, 2], [0, 1]),  # a row that belongs to nobody
+        ([1, 2], [0, 3]),
+        ([1, 2], [1, 2]),
+        ([1, 2], [0, 2, 1, 2]),
+        ([1, 2], []),
+        ([0, 2], [0, 2]),  # padding inside a playlist
+        ([-1, 2], [0, 2]),
+        ([1.0, 2.0], [0, 2]),
+        ([[1, 2]], [0, 2]),
+    ],
+)
 def test_arrays_that_do_not_fit_are_refused(items, offsets):
     with pytest.raises(ValueError):
         Sequences(np.array(items), np.array(offsets, dtype=np.int64))
@@ -97,11 +101,14 @@ def test_a_row_costs_four_bytes():
 
 # Prepared directory
 
+
 def prepared(folder, tracks, lengths):
     rows = pa.table({"user_id": np.zeros(len(tracks), np.int64), "track_id": np.array(tracks, np.int32)})
     pq.write_table(rows, folder / "interactions.parquet", row_group_size=2)
-    pq.write_table(pa.table({"user_id": np.arange(len(lengths)), "length": np.array(lengths, np.int32)}),
-                   folder / "playlists.parquet")
+    pq.write_table(
+        pa.table({"user_id": np.arange(len(lengths)), "length": np.array(lengths, np.int32)}),
+        folder / "playlists.parquet",
+    )
     return folder
 
 
@@ -120,6 +127,7 @@ def test_a_directory_that_is_not_prepared_is_named(tmp_path):
 
 # Vocabulary
 
+
 @quick
 @given(playlists.filter(lambda rows: any(rows)), st.integers(1, 3))
 def test_vocabulary_is_a_bijection_with_known_tracks_first(rows, min_count):
@@ -137,7 +145,7 @@ def test_vocabulary_is_a_bijection_with_known_tracks_first(rows, min_count):
     known = vocabulary.encode(everything) <= vocabulary.n_items
     assert (known[1:] == (plays[1:] >= min_count)).all()
     # popular first; equal plays in order of catalogue id
-    in_order = vocabulary.to_catalogue[1:vocabulary.n_items + 1]
+    in_order = vocabulary.to_catalogue[1 : vocabulary.n_items + 1]
     keys = [(-plays[c], c) for c in in_order]
     assert keys == sorted(keys)
     encoded = vocabulary.encode(train)
@@ -169,16 +177,27 @@ def test_ids_outside_the_catalogue_are_refused():
 
 
 def test_ids_and_splits_are_the_same_in_every_process():
-    code = ("import numpy as np, zlib; from sasrec_utils.sequences import *;"
-            "s = Sequences(np.random.default_rng(1).integers(1, 50, 500), np.arange(0, 501, 5));"
-            "v = Vocabulary.fit(s, 60); p = split_playlists(100, 7);"
-            "print(zlib.crc32(v.to_catalogue.tobytes()), zlib.crc32(np.concatenate(p).tobytes()))")
-    outputs = {subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": hash_seed},
-                              capture_output=True, text=True, check=True).stdout for hash_seed in ("0", "1")}
+    code = (
+        "import numpy as np, zlib; from sasrec_utils.sequences import *;"
+        "s = Sequences(np.random.default_rng(1).integers(1, 50, 500), np.arange(0, 501, 5));"
+        "v = Vocabulary.fit(s, 60); p = split_playlists(100, 7);"
+        "print(zlib.crc32(v.to_catalogue.tobytes()), zlib.crc32(np.concatenate(p).tobytes()))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("0", "1")
+    }
     assert len(outputs) == 1 and outputs.pop().strip()
 
 
 # Splits
+
 
 @quick
 @given(st.integers(6, 300), st.integers(0, 5), st.floats(0, 0.4), st.floats(0, 0.4))
