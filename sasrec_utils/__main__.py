@@ -12,14 +12,10 @@ Results go to stdout, progress to stderr. A mistake in what you give is answered
 
 from __future__ import annotations
 
-import os
-
-# Two threads that wait for work by spinning fight over a busy machine's cores; this has to be said before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, replace

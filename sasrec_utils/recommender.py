@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.mpd import Catalogue
@@ -70,14 +71,16 @@ class Recommender:
         model, _ = load(directory)
         path = Path(directory) / "tracks.parquet"
         try:
-            tracks = pd.read_parquet(path)
+            # Without the notes that pandas keeps in the file: nothing there is needed, and damaged they give any error.
+            tracks = pq.read_table(path, columns=list(_COLUMNS)).to_pandas(ignore_metadata=True)
             model.keep_table()
             return cls(model, tracks)
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())  # some are spread over lines
             raise CheckpointError(
-                f"{path}: does not name the model's tracks ({error}); train the model again."
+                f"{path}: does not name the model's tracks ({reason}); train the model again."
             ) from error
 
     def __len__(self) -> int:
@@ -112,6 +115,8 @@ class Recommender:
             raise TypeError("tracks must be a list of URIs or names, not one string")
         ids, unknown = [], []
         for track in tracks:
+            if not isinstance(track, str):
+                raise TypeError(f"a track must be given as a URI or a name, got {track!r}")
             found = self._id_of_uri.get(track) or self._id_of_name.get(_fold(track))
             ids.append(found) if found else unknown.append(track)
         return ids, unknown
@@ -135,7 +140,8 @@ class Recommender:
         for i, (track, artist) in enumerate(zip(self._names["track_name"], self._names["artist_name"], strict=True)):
             if track:  # ids are in order of plays: the first one of a name is the most played
                 names.setdefault(_fold(track), i + 1)
-                names.setdefault(_fold(f"{artist} - {track}"), i + 1)
+                if artist:
+                    names.setdefault(_fold(f"{artist} - {track}"), i + 1)
         return names
 
 
