@@ -173,6 +173,10 @@ def _train(args: argparse.Namespace, places: Places, prepared: Path, data: Datas
         there = {}
     same = there.get("run") == about["run"]
     if same and "train_seconds" in there:
+        try:
+            Recommender.load(directory)
+        except CheckpointError:  # only the names are damaged or gone
+            save_tracks(directory, data.catalogue, vocabulary)
         _say(f"a model with these settings is in {directory}: not trained again (--again does)")
         return directory, there["train_seconds"]
     known = slice(vocabulary.n_items + 1)

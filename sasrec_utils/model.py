@@ -157,8 +157,8 @@ class SASRec(nn.Module):
     """Track ids in, for each position a vector whose products with the track table score the next track.
 
     `artist_of`, `album_of`: int [N+1], the artist and album id of each model id (entry 0 is 0), needed when the config
-    has `n_artists` or `n_albums`. `seed` fixes the initial weights. A scorer as evaluation understands it: `name`, `n_items`, `score`. Taught in
-    notebook 03.
+    has `n_artists` or `n_albums`. `seed` fixes the initial weights. A scorer as evaluation understands it: `name`,
+    `n_items`, `score`. Taught in notebook 03.
     """
 
     name = "sasrec"
@@ -189,6 +189,8 @@ class SASRec(nn.Module):
         self.dropout = Dropout(config.dropout)
         if not config.tied:
             self.output = nn.Embedding(N + 1, D, padding_idx=0)
+            sizes = {name: embedding.num_embeddings for name, embedding in self.features.items()}
+            self.output_features = nn.ModuleDict({n: nn.Embedding(size, D, padding_idx=0) for n, size in sizes.items()})
         self._kept_table: Tensor | None = None
         self._initialise()
 
@@ -208,8 +210,9 @@ class SASRec(nn.Module):
             speed = torch.logspace(math.log10(2.0), math.log10(math.pi / max(L, 2)), D // 2)
             angle = torch.arange(L)[:, None] * speed
             self.pos_emb.weight.copy_(0.1 * torch.cat([angle.cos(), angle.sin()], 1))
-        for embedding in (self.item_emb, *self.features.values(), *([] if self.config.tied else [self.output])):
-            embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else
+        for embedding in self.modules():
+            if isinstance(embedding, nn.Embedding) and embedding.padding_idx == 0:
+                embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else
 
     @property
     def n_items(self) -> int:
@@ -217,24 +220,24 @@ class SASRec(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embedding of tracks, [..., D]: the track's own, plus its artist's and album's where the model has them."""
-        return self._with_features(self.item_emb(ids), ids)
+        return self._add_features(self.item_emb(ids), self.features, ids)
 
     def score_embed(self, ids: Tensor) -> Tensor:
         """The vectors that score these tracks, [..., D]: their rows of `table()`."""
-        return self._with_features(self._scoring_emb(ids), ids)
+        if self.config.tied:
+            return self.embed(ids)
+        return self._add_features(self.output(ids), self.output_features, ids)
 
     def table(self) -> Tensor:
         """[N+1, D]: the vectors that score the tracks; row 0 is padding."""
         if self._kept_table is not None:
             return self._kept_table
-        return self._with_features(self._scoring_emb.weight, slice(None))
+        if self.config.tied:
+            return self._add_features(self.item_emb.weight, self.features, slice(None))
+        return self._add_features(self.output.weight, self.output_features, slice(None))
 
-    @property
-    def _scoring_emb(self) -> nn.Embedding:
-        return self.item_emb if self.config.tied else self.output
-
-    def _with_features(self, x: Tensor, ids: Tensor | slice) -> Tensor:
-        for name, embedding in self.features.items():
+    def _add_features(self, x: Tensor, features: nn.ModuleDict, ids: Tensor | slice) -> Tensor:
+        for name, embedding in features.items():
             x = x + embedding(getattr(self, f"{name}_of")[ids])
         return x
 

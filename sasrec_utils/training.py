@@ -179,65 +179,63 @@ def fit(
     total = config.epochs * n_batches
     fabric.print(_headline(fabric, model, config, known), file=_stderr()) if progress else None
 
-    bar = tqdm(
+    with tqdm(
         total=total,
         initial=len(state.history) * n_batches,
         unit="batch",
         disable=not (progress and fabric.is_global_zero),
-    )
-    for epoch in range(len(state.history) + 1, config.epochs + 1):
-        if epoch - 1 - state.best_epoch >= config.patience:
-            break
-        begin, seen, summed = time.perf_counter(), 0, 0.0
-        # Every epoch starts from its own seeds: the order of batches and the dropout of epoch 7 do not depend on
-        # whether epochs 1 to 6 ran in this process, so a resumed run repeats the uninterrupted one.
-        torch.manual_seed((config.seed << 16) + epoch * fabric.world_size + fabric.global_rank)
-        rng = np.random.default_rng([config.seed, epoch])
-        objective.train()
-        for index, batch in enumerate(batches(known, model.config.max_len, config.batch_size, rng)):
-            step = (epoch - 1) * n_batches + index
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * group["times"] * _schedule(step, total, config)
-            # A last batch with fewer windows than processes: the others take its first window and give it no weight.
-            first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
-            ids, y = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
-            ids, y = ids.to(fabric.device, non_blocking=True), y.to(fabric.device, non_blocking=True)
-            # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
-            count = np.count_nonzero(batch.targets)
-            share = np.count_nonzero(batch.targets[fabric.global_rank :: fabric.world_size]) / count
-            loss = objective(ids, y) * (share * fabric.world_size)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            if not math.isfinite(value := loss.item()):
-                bar.close()
-                raise ValueError(f"the loss became {value} in epoch {epoch}: use a learning rate below {config.lr:g}")
-            seen, summed = seen + count, summed + value * count
-            bar.update()
-        seconds = time.perf_counter() - begin
-        if fabric.world_size > 1:
-            summed = fabric.all_reduce(torch.tensor(summed, dtype=torch.float64), reduce_op="mean").item()
-        row = {
-            "epoch": epoch,
-            "step": epoch * n_batches,
-            "seconds": round(seconds, 3),
-            "targets_per_second": round(seen / seconds),
-            "lr": config.lr * _schedule(epoch * n_batches - 1, total, config),
-            "train_loss": summed / seen,
-            **validate(model, valid, histories, targets, config.unseen_only),
-        }
-        state.history.append(row)
-        bar.set_postfix_str(f"loss {row['train_loss']:.3f}, valid NDCG@10 {row['valid_ndcg@10']:.4f}")
-        if row["valid_ndcg@10"] > state.best:
-            state.best, state.best_epoch, state.best_weights = row["valid_ndcg@10"], epoch, _weights(model)
-        if run is not None and fabric.is_global_zero:
-            # The state comes last: after a kill in between, this epoch is repeated and writes the same files again.
-            if state.best_epoch == epoch:
-                save(run.parent, model, {**(extra or {}), "training": asdict(config), "best_epoch": epoch})
-            _write(run.parent / "history.csv", _csv(state.history))
-            _write_state(run, model, optimizer, config, state)
-        fabric.barrier()
-    bar.close()
+    ) as bar:
+        for epoch in range(len(state.history) + 1, config.epochs + 1):
+            if epoch - 1 - state.best_epoch >= config.patience:
+                break
+            begin, seen, summed = time.perf_counter(), 0, 0.0
+            # Every epoch starts from its own seeds: the order of batches and the dropout of epoch 7 do not depend on
+            # whether epochs 1 to 6 ran in this process, so a resumed run repeats the uninterrupted one.
+            torch.manual_seed((config.seed << 16) + epoch * fabric.world_size + fabric.global_rank)
+            rng = np.random.default_rng([config.seed, epoch])
+            objective.train()
+            for index, batch in enumerate(batches(known, model.config.max_len, config.batch_size, rng)):
+                step = (epoch - 1) * n_batches + index
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * group["times"] * _schedule(step, total, config)
+                # A last batch with fewer windows than processes: the others take its first window and give it no weight.
+                first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
+                ids, y = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
+                ids, y = ids.to(fabric.device, non_blocking=True), y.to(fabric.device, non_blocking=True)
+                # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
+                count = np.count_nonzero(batch.targets)
+                share = np.count_nonzero(batch.targets[fabric.global_rank :: fabric.world_size]) / count
+                loss = objective(ids, y) * (share * fabric.world_size)
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                optimizer.step()
+                if not math.isfinite(value := loss.item()):
+                    raise ValueError(f"the loss became {value} in epoch {epoch}: use a learning rate below {config.lr:g}")
+                seen, summed = seen + count, summed + value * count
+                bar.update()
+            seconds = time.perf_counter() - begin
+            if fabric.world_size > 1:
+                summed = fabric.all_reduce(torch.tensor(summed, dtype=torch.float64), reduce_op="mean").item()
+            row = {
+                "epoch": epoch,
+                "step": epoch * n_batches,
+                "seconds": round(seconds, 3),
+                "targets_per_second": round(seen / seconds),
+                "lr": config.lr * _schedule(epoch * n_batches - 1, total, config),
+                "train_loss": summed / seen,
+                **validate(model, valid, histories, targets, config.unseen_only),
+            }
+            state.history.append(row)
+            bar.set_postfix_str(f"loss {row['train_loss']:.3f}, valid NDCG@10 {row['valid_ndcg@10']:.4f}")
+            if row["valid_ndcg@10"] > state.best:
+                state.best, state.best_epoch, state.best_weights = row["valid_ndcg@10"], epoch, _weights(model)
+            if run is not None and fabric.is_global_zero:
+                # The state comes last: after a kill in between, this epoch is repeated and writes the same files again.
+                if state.best_epoch == epoch:
+                    save(run.parent, model, {**(extra or {}), "training": asdict(config), "best_epoch": epoch})
+                _write(run.parent / "history.csv", _csv(state.history))
+                _write_state(run, model, optimizer, config, state)
+            fabric.barrier()
     model.load_state_dict(state.best_weights)
     model.eval()
     return pd.DataFrame(state.history)

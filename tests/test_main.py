@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 import os
@@ -100,7 +101,7 @@ def test_the_whole_way_prints_one_json_object(made):
         named = tracks.loc[row["track_uri"]]
         assert (named["track_name"], named["artist_name"]) == (row["track_name"], row["artist_name"])
     assert len({row["track_uri"] for row in rows}) == 10
-    assert all(a["score"] >= b["score"] for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a["score"] >= b["score"] for a, b in itertools.pairwise(rows))
 
 
 def test_progress_and_remarks_go_to_stderr(made):
@@ -129,13 +130,11 @@ def test_tables_for_people(made):
     for text in ("30 test playlists", "95 %", "share of best recall@10", "oracle", "SASRec - popularity", rows[0]["track_name"],
                  rows[2]["artist_name"], "What really came next", json.loads(first.out)["playlist"]):  # fmt: skip
         assert text in outcome.out
-    assert rows[9]["track_name"] not in outcome.out.split("should come next")[1]
+    assert "\n    3 " in outcome.out and "\n    4 " not in outcome.out  # as many as asked for
     assert "nan" not in outcome.out.lower()
 
 
-@pytest.mark.parametrize(
-    "changes", [("--lr", "1e-4"), ("--seed", "1"), ("--min-count", "3"), ("--again",), ("--shape", "paper")]
-)
+@pytest.mark.parametrize("changes", [("--lr", "1e-4"), ("--seed", "1"), ("--again",)])
 def test_other_settings_train_again(copy, changes):
     old = (copy / "models" / "default" / "model.safetensors").read_bytes()
     outcome = sasrec("train", *SMALL, *changes, "--data-dir", copy)
@@ -177,8 +176,6 @@ def test_a_stopped_training_goes_on(copy, monkeypatch):
     monkeypatch.setattr(training, "validate", lambda *args: calls.append(args) or validate(*args))
     assert sasrec(*arguments).code == 0
     assert len(calls) == 2  # epochs 2 and 3
-    whole = sasrec(*arguments, "--again")
-    assert whole.code == 0 and len(calls) == 5
 
 
 def test_weights_never_meet_the_names_of_another_run(copy, monkeypatch):
@@ -310,7 +307,7 @@ def test_broken_slices_are_named(tmp_path):
     for command in (["run"], ["train"], ["evaluate"]):
         refused(sasrec(*command, "--data-dir", tmp_path), path.name)
     refused(sasrec("prepare", "--raw", raw, "--out", tmp_path / "out"), path.name)
-    assert not list((tmp_path / "prepared").glob("*"))
+    assert not [path for path in (tmp_path / "prepared").iterdir() if path.is_dir()]  # nothing half-made
 
 
 def test_slices_are_never_written_over_others(made):
