@@ -23,8 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "HalfLogZ",
     "bce_loss",
     "draw_negatives",
+    "fast_bfloat16",
     "gbce_beta",
     "gbce_loss",
     "sampled_softmax_loss",
@@ -35,35 +37,89 @@ __all__ = [
 CHUNK_SCORES = 1 << 21  # scores of all tracks that exist at one time (8 MB in float32: they stay in the cache)
 
 
-def softmax_loss(hidden: Tensor, targets: Tensor, table: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of the target against all N tracks: -log softmax(table · h)[target], mean or ("none") one each.
+def softmax_loss(hidden: Tensor, targets: Tensor, table: Tensor, half: bool = False) -> Tensor:
+    """Mean cross-entropy of the target against all N tracks: -log softmax(table · h)[target].
 
-    `table` [N+1, D], row 0 is padding and takes no part. Positions are taken a few at a time and their gradients made on
-    the way: at least 64, else as many as give `CHUNK_SCORES` scores. Same value and gradients as `F.cross_entropy(hidden @ table[1:].T,
-    targets - 1)`.
+    `table` [N+1, D], row 0 is padding and takes no part. Positions are taken a few at a time, at least 64, else as many
+    as give `CHUNK_SCORES` scores, and their gradients made on the way. Same value and gradients as
+    `F.cross_entropy(hidden @ table[1:].T, targets - 1)`; with `half`, scores and probabilities in between are bfloat16
+    (see `HalfLogZ`) and the target's own score float32.
     """
-    chunk = max(64, CHUNK_SCORES // len(table))
-    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=chunk)
+    if half:
+        return HalfLogZ.apply(hidden, table, None) - _own(hidden, targets, table).mean()
+    return _full_softmax(hidden, targets, table, "mean")
+
+
+def _own(hidden: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+    """The targets' scores, [T]. By F.embedding: two threads add up the gradient of table[targets] in no fixed order."""
+    return (hidden * F.embedding(targets, table)).sum(-1)
+
+
+def _full_softmax(hidden: Tensor, targets: Tensor, table: Tensor, reduction: str) -> Tensor:
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=max(64, CHUNK_SCORES // len(table)))
     return F.linear_cross_entropy(hidden, table[1:], targets - 1, reduction=reduction, options=options)
 
 
-def unseen_softmax_loss(hidden: Tensor, ids: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+class HalfLogZ(torch.autograd.Function):
+    """log Σ exp(scores) of each position, averaged, by bfloat16 scores and probabilities: half the bytes and, where the
+    CPU has bfloat16 instructions, 1.5 times the speed of float32.
+
+    `apply(hidden, table, seen)`: shapes as in `softmax_loss`; `seen` int64 [T, S] names tracks that are no candidates
+    at a position (0 = none), or is None. All sums are float32; a score near 10 is off by at most 0.03, as often up as
+    down.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, table: Tensor, seen: Tensor | None) -> Tensor:
+        T, chunk = len(hidden), max(64, 2 * CHUNK_SCORES // len(table))
+        h, E = hidden.bfloat16(), table.bfloat16()
+        log_z, d_hidden, d_table = torch.empty(T), torch.empty(h.shape), torch.zeros(E.shape)
+        for first in range(0, T, chunk):
+            part = slice(first, first + chunk)
+            scores = h[part] @ E.T  # [chunk, N+1]
+            scores[:, 0] = -torch.inf
+            if seen is not None:
+                scores.scatter_(1, seen[part], -torch.inf)
+            p = scores.softmax(1)
+            # Any track gives log Z = score - log p; the likeliest one has a p that is surely not 0.
+            log_z[part] = scores.amax(1).float() - p.amax(1).float().log()
+            d_hidden[part] = p @ E
+            d_table += p.T @ h[part]
+        ctx.save_for_backward(d_hidden, d_table)
+        return log_z.mean()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        d_hidden, d_table = ctx.saved_tensors
+        grad = grad / len(d_hidden)
+        return d_hidden * grad, d_table * grad, None
+
+
+def fast_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products; without them they are much slower than float32."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def unseen_softmax_loss(hidden: Tensor, ids: Tensor, targets: Tensor, table: Tensor, half: bool = False) -> Tensor:
     """Mean cross-entropy of the target against the tracks that the window has not shown up to its position.
 
-    `hidden` [B, L, D], `ids` and `targets` int64 [B, L] (0 = padding), `table` [N+1, D]. Evaluation takes tracks that a
-    playlist has already out of the candidates; here training does the same, so the model need not learn to push them
-    down. It is the full softmax with the seen tracks' share removed from the denominator:
+    `hidden` [B, L, D], `ids` and `targets` int64 [B, L] (0 = padding), `table` [N+1, D]; `half` as in `softmax_loss`.
+    Evaluation takes tracks that a playlist has already out of the candidates; here training does the same, so the model
+    need not learn to push them down. It is the full softmax with the seen tracks' share removed from the denominator:
     log(Z - Σ_seen e^s) = log Z + log(1 - Σ_seen p), at the cost of one [B, L, L] product.
     """
-    real = targets > 0
-    full = softmax_loss(hidden[real], targets[real], table, reduction="none")  # log Z - own score, [T]
-    own = (hidden[real] * table[targets[real]]).sum(-1)
-    scores = hidden @ table[ids].transpose(1, 2)  # [B, L, L]: position t against the track at place j
-    L = ids.shape[1]
-    same = ids[:, :, None] == ids[:, None, :]
-    first = ~(same & torch.ones(L, L, dtype=torch.bool, device=ids.device).tril(-1)).any(2)  # a repeat counts once
-    seen = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril() & (first & (ids > 0))[:, None, :]
-    seen = (seen & (ids[:, None, :] != targets[:, :, None]))[real]  # [T, L]; a repeated target stays a candidate
+    L, real = ids.shape[1], targets > 0
+    past = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril()
+    seen = past & (ids[:, None, :] != targets[:, :, None])  # [B, L, L]; a repeated target stays a candidate
+    if half:
+        log_z = HalfLogZ.apply(hidden[real], table, (ids[:, None, :] * seen)[real])
+        return log_z - _own(hidden[real], targets[real], table).mean()
+    full = _full_softmax(hidden[real], targets[real], table, "none")  # log Z - own score, [T]
+    own = _own(hidden[real], targets[real], table)
+    scores = hidden @ F.embedding(ids, table).transpose(1, 2)  # [B, L, L]: position t against the track at place j
+    repeat = ((ids[:, :, None] == ids[:, None, :]) & past.tril(-1)).any(2)  # counts once
+    seen = (seen & (~repeat & (ids > 0))[:, None, :])[real]  # [T, L]
     share = torch.where(seen, scores[real] - (full + own)[:, None], -torch.inf).exp().sum(1)
     return (full + torch.log1p(-share.clamp(max=1 - 1e-6))).mean()
 
@@ -82,9 +138,8 @@ def draw_negatives(
         raise ValueError("negatives need a catalogue of at least two tracks")
     B, L = ids.shape
     window = torch.cat([ids, targets[:, -1:]], 1)
-    window[:, -1] = targets.gather(1, (targets > 0).sum(1, keepdim=True).sub(1).clamp(min=0)).squeeze(
-        1
-    )  # the last target
+    last = (targets > 0).sum(1, keepdim=True).sub(1).clamp(min=0)
+    window[:, -1] = targets.gather(1, last).squeeze(1)
 
     def draw() -> Tensor:
         # target + 1…N-1 steps around the circle 1…N: uniform over the others
@@ -100,9 +155,8 @@ def draw_negatives(
         if held is not None:
             taken = held.gather(1, flat).view(negatives.shape)
         else:  # a catalogue so large that a table would be larger than the comparison
-            taken = (
-                torch.stack([(flat == column.unsqueeze(1)) for column in window.unbind(1)]).any(0).view(negatives.shape)
-            )
+            taken = torch.stack([flat == column.unsqueeze(1) for column in window.unbind(1)]).any(0)
+            taken = taken.view(negatives.shape)
         if not taken.any():
             break
         negatives = torch.where(taken, draw(), negatives)

@@ -28,6 +28,7 @@ from sasrec_utils.evaluation import ndcg_at, ranks, recall_at
 from sasrec_utils.losses import (
     bce_loss,
     draw_negatives,
+    fast_bfloat16,
     gbce_beta,
     gbce_loss,
     sampled_softmax_loss,
@@ -41,6 +42,7 @@ __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 FORMAT = 1  # of a checkpoint
+HALF_SOFTMAX = 8_000  # tracks; from here on bfloat16 scores save time
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
 
 
@@ -54,7 +56,8 @@ class TrainConfig:
 
     `negatives`: how many each loss draws (of its own for each position in bce, shared by the batch in gbce and
     sampled_softmax). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as Fabric
-    names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. Raises ValueError for settings that cannot be.
+    names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on
+    a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises ValueError for settings that cannot be.
     """
 
     loss: str = "softmax"
@@ -71,10 +74,13 @@ class TrainConfig:
     seed: int = 0
     accelerator: str = "auto"
     precision: str = "auto"
+    scores: str = "auto"
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        if self.scores not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"scores must be auto, float32 or bfloat16, got {self.scores!r}")
         for name in ("epochs", "batch_size", "negatives", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -110,6 +116,9 @@ class Objective(nn.Module):
     def __init__(self, model: SASRec, config: TrainConfig):
         super().__init__()
         self.model, self.config = model, config
+        self.half = config.scores == "bfloat16"
+        if config.scores == "auto":
+            self.half = model.n_items >= HALF_SOFTMAX and fast_bfloat16()
         if config.loss == "sampled_softmax":
             # Model ids are in order of popularity, so the log-uniform law is close to how often tracks are played.
             ids = torch.arange(1, model.n_items + 1, dtype=torch.float64)
@@ -120,11 +129,12 @@ class Objective(nn.Module):
         model, c = self.model, self.config
         real = targets > 0
         hidden = model(ids)
+        half = self.half and hidden.device.type == "cpu"
         if c.loss == "softmax" and c.unseen_only:
-            return unseen_softmax_loss(hidden, ids, targets, model.table())
+            return unseen_softmax_loss(hidden, ids, targets, model.table(), half)
         hidden, y = hidden[real], targets[real]  # [T, D], [T]: nothing below is computed for padding
         if c.loss == "softmax":
-            return softmax_loss(hidden, y, model.table())
+            return softmax_loss(hidden, y, model.table(), half)
         if c.loss == "sampled_softmax":
             # float64, so on the CPU: the 24 random bits of a float32 never reach a seventh of two million tracks.
             u = torch.rand(c.negatives, dtype=torch.float64)
@@ -210,7 +220,9 @@ def fit(
                 fabric.backward(loss)
                 optimizer.step()
                 if not math.isfinite(value := loss.item()):
-                    raise ValueError(f"the loss became {value} in epoch {epoch}: use a learning rate below {config.lr:g}")
+                    raise ValueError(
+                        f"the loss became {value} in epoch {epoch}: use a learning rate below {config.lr:g}"
+                    )
                 seen, summed = seen + count, summed + value * count
                 bar.update()
             seconds = time.perf_counter() - begin
