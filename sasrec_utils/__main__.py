@@ -13,12 +13,11 @@ Results go to stdout, progress to stderr. A mistake in what you give is answered
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +27,10 @@ from sasrec_utils.baselines import fit_baselines, tune_blend
 from sasrec_utils.evaluation import Report, compare, evaluate, table
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import MPDError, prepare
-from sasrec_utils.recommender import Recommender, save_tracks
+from sasrec_utils.recommender import Recommender, train_recommender
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.synthetic import PRESETS, Oracle, World, load_world, write_slices
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.training import CheckpointError, load
 
 METRICS = ("recall@10", "ndcg@10")
 
@@ -159,34 +158,13 @@ def recommend(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace, places: Places, prepared: Path, data: Dataset) -> tuple[Path, float]:
     """The model directory and the seconds its training took; trained only if it is not there with these settings."""
-    vocabulary = data.vocabulary
-    shape, plan = recipe(args.shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()))
-    changed = {k: getattr(args, k) for k in ("epochs", "batch_size", "lr", "loss", "accelerator", "precision")}
-    plan = replace(plan, seed=args.seed, **{k: v for k, v in changed.items() if v is not None})
-    about = {"data": {"prepared": prepared.name, "min_count": args.min_count, "seed": args.seed}}
-    key = json.dumps([asdict(shape), asdict(plan), about], sort_keys=True)
-    about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     directory = places.models / args.name
-    try:
-        there = load(directory)[1] if not args.again else {}
-    except CheckpointError:
-        there = {}
-    same = there.get("run") == about["run"]
-    if same and "train_seconds" in there:
-        try:
-            Recommender.load(directory)
-        except CheckpointError:  # only the names are damaged or gone
-            save_tracks(directory, data.catalogue, vocabulary)
+    options = ("epochs", "batch_size", "lr", "loss", "accelerator", "precision")
+    changes = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+    about = {"min_count": args.min_count, "seed": args.seed, "again": args.again}
+    seconds, now = train_recommender(directory, data, prepared.name, args.shape, **about, **changes)
+    if not now:
         _say(f"a model with these settings is in {directory}: not trained again (--again does)")
-        return directory, there["train_seconds"]
-    known = slice(vocabulary.n_items + 1)
-    model = SASRec(shape, data.artist_of[known], data.album_of[known], seed=args.seed)
-    if not same:  # weights of another run must never meet the names of this one
-        (directory / "config.json").unlink(missing_ok=True)
-    save_tracks(directory, data.catalogue, vocabulary)
-    history = fit(model, data.train, data.valid, plan, directory, resume=same, extra=about)
-    seconds = round(float(history["seconds"].sum()), 1)
-    save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
     return directory, seconds
 
 

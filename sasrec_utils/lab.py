@@ -18,7 +18,7 @@ import numpy as np
 
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import _lock, prepare
-from sasrec_utils.recommender import save_tracks
+from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
 from sasrec_utils.synthetic import SIDECAR, TEACHING, World, write_slices
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
@@ -99,21 +99,25 @@ def open_data(progress: bool = True) -> Data:
     return Data(raw, folder, (raw / SIDECAR).exists())
 
 
-def open_model(data: Data, dataset: Dataset, progress: bool = True) -> tuple[Path, str]:
+def open_model(data: Data, dataset: Dataset, full: bool = False, progress: bool = True) -> tuple[Path, str]:
     """The folder of a trained model for these playlists, and one sentence that says which model it is.
 
     `data/models/default` (made by `make run`) if it was trained on the same playlists, split and vocabulary, as
-    `load_dataset` makes them by default; else a quick one, trained within a minute on a part of the playlists and kept
-    in `data/models/quick`.
+    `load_dataset` makes them by default. If it was not: with `full` it is trained now, within three minutes; else a
+    quick one, trained within a minute on a part of the playlists and kept in `data/models/quick`.
     """
+    models = data_dir() / "models"
     for name, about in (("default", "The fully trained model"), ("quick", "A quickly trained model")):
-        folder = data_dir() / "models" / name
-        if _fits(folder, data, dataset):
-            return folder, f"{about} (data/models/{name})."
+        wanted = name == "default" or not full
+        if wanted and _fits(models / name, data, dataset):
+            return models / name, f"{about} (data/models/{name})."
     with _lock(data_dir() / ".lock"):
-        if not _fits(folder, data, dataset):
-            _train_quickly(folder, data, dataset, progress)
-    return folder, f"{about} ({QUICK['epochs']} epochs on at most {QUICK['playlists']:,} playlists)."
+        if full:
+            train_recommender(models / "default", dataset, data.prepared.name, progress=progress)
+            return models / "default", "The fully trained model (data/models/default)."
+        if not _fits(models / "quick", data, dataset):
+            _train_quickly(models / "quick", data, dataset, progress)
+    return models / "quick", f"{about} ({QUICK['epochs']} epochs on at most {QUICK['playlists']:,} playlists)."
 
 
 def _fits(folder: Path, data: Data, dataset: Dataset) -> bool:
@@ -121,6 +125,8 @@ def _fits(folder: Path, data: Data, dataset: Dataset) -> bool:
         model, about = load(folder)
     except CheckpointError:
         return False
+    if folder.name == "default" and "train_seconds" not in about:
+        return False  # its training has not ended yet
     trained_on = about.get("data", {})
     return (
         trained_on.get("prepared") == data.prepared.name

@@ -6,10 +6,12 @@ A model directory is complete in itself: `model.safetensors` and `config.json` (
 
 from __future__ import annotations
 
+import hashlib
 import html
+import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sasrec_utils.evaluation import top_k
+from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
-from sasrec_utils.sequences import Sequences, Vocabulary
-from sasrec_utils.training import CheckpointError, load
+from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
+from sasrec_utils.training import CheckpointError, fit, load, recipe, save
 
-__all__ = ["Recommendation", "Recommender", "save_tracks"]
+__all__ = ["Recommendation", "Recommender", "save_tracks", "train_recommender"]
 
 _COLUMNS = ("track_uri", "track_name", "artist_name", "album_name")
 
@@ -154,6 +157,53 @@ def save_tracks(directory: str | os.PathLike, catalogue: Catalogue, vocabulary: 
     beside = directory / "tracks.parquet.part"
     table.to_parquet(beside)
     os.replace(beside, directory / "tracks.parquet")
+
+
+def train_recommender(
+    directory: str | os.PathLike,
+    data: Dataset,
+    prepared: str,
+    shape: str = "best",
+    *,
+    min_count: int = 2,
+    seed: int = 0,
+    again: bool = False,
+    progress: bool = True,
+    **changes,
+) -> tuple[float, bool]:
+    """Train the model of a `recipe` and leave in `directory` all that `Recommender.load` needs.
+
+    `prepared`: the name of the folder that `data` comes from, `min_count` and `seed` what it was loaded with; they are
+    noted beside the model, so that evaluation can refuse other data. `changes`: fields of TrainConfig that differ from
+    the recipe. Returns the seconds that training took and whether it took them now: a model with the same settings is
+    kept (unless `again`), and a run of theirs that was stopped goes on.
+    """
+    directory, vocabulary = Path(directory), data.vocabulary
+    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()))
+    plan = replace(plan, seed=seed, **changes)
+    about = {"data": {"prepared": prepared, "min_count": min_count, "seed": seed}}
+    key = json.dumps([asdict(config), asdict(plan), about], sort_keys=True)
+    about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
+    try:
+        there = load(directory)[1] if not again else {}
+    except CheckpointError:
+        there = {}
+    same = there.get("run") == about["run"]
+    if same and "train_seconds" in there:
+        try:
+            Recommender.load(directory)
+        except CheckpointError:  # only the names are damaged or gone
+            save_tracks(directory, data.catalogue, vocabulary)
+        return there["train_seconds"], False
+    known = slice(vocabulary.n_items + 1)
+    model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
+    if not same:  # weights of another run must never meet the names of this one
+        (directory / "config.json").unlink(missing_ok=True)
+    save_tracks(directory, data.catalogue, vocabulary)
+    history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
+    seconds = round(float(history["seconds"].sum()), 1)
+    save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
+    return seconds, True
 
 
 def _fold(text: str) -> str:

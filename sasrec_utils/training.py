@@ -98,10 +98,11 @@ def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> t
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
     model = SASRecConfig(n_items, dim=128, heads=4, max_len=100, dropout=0.2)
-    plan = TrainConfig(epochs=8, batch_size=32, unseen_only=True)
+    plan = TrainConfig(epochs=8, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
     if shape == "best":
         features = {"n_artists": n_artists, "n_albums": n_albums}
         model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
+        plan = replace(plan, epochs=6)
     if n_items > FULL_SOFTMAX:
         plan = replace(plan, loss="sampled_softmax", negatives=4096, batch_size=128)
     return model, plan
