@@ -95,25 +95,19 @@ def steps(case: Case, variant: str, loss_name: str):
     import torch
     import torch.nn.functional as F
 
-    from sasrec_utils.losses import bce_loss, softmax_loss
+    from sasrec_utils.losses import softmax_loss
     from sasrec_utils.model import SASRec, SASRecConfig
     from sasrec_utils.sequences import batches
     from sasrec_utils.training import Objective, TrainConfig
 
     torch.manual_seed(0)
-    seqs, rung = sequences(case), 9 if variant == "ours" else LADDER.index(variant)
-    if variant == "ours":
-        shape = SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT)
-        model = SASRec(shape)
-        objective = Objective(
-            model, TrainConfig(loss=loss_name, negatives=256 if loss_name == "sampled_softmax" else 1)
-        )
-    else:
-        model = (
-            SASRec(SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT))
-            if rung >= 2
-            else plain_model(case)
-        )
+    ours = variant.startswith("ours")
+    seqs, rung = sequences(case), 9 if ours else LADDER.index(variant)
+    shape = SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT)
+    model = SASRec(shape) if rung >= 2 else plain_model(case)
+    negatives = 1024 if loss_name == "sampled_softmax" else 1
+    scores = "float32" if "float32" in variant else "auto"
+    objective = Objective(model, TrainConfig(loss=loss_name, negatives=negatives, scores=scores)) if ours else None
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=rung >= 3)
     rng = np.random.default_rng(1)
@@ -122,19 +116,14 @@ def steps(case: Case, variant: str, loss_name: str):
         for ids, targets in source:
             ids, targets = torch.from_numpy(ids), torch.from_numpy(targets)
             real = targets > 0
-            if variant == "ours":
+            if ours:
                 loss = objective(ids, targets)
             else:
                 hidden, table = model(ids), model.item_emb.weight
                 if loss_name == "bce":
                     drawn = torch.randint(1, case.tracks + 1, ids.shape)
                     own, other = (hidden * table[targets]).sum(-1), (hidden * table[drawn]).sum(-1)
-                    per_place = F.softplus(-own) + F.softplus(other)
-                    loss = (
-                        bce_loss(hidden[real], table[targets[real]], table[drawn[real]][:, None])
-                        if rung
-                        else per_place[real].mean()
-                    )
+                    loss = (F.softplus(-own) + F.softplus(other))[real].mean()
                 elif rung >= 4:
                     loss = softmax_loss(hidden[real], targets[real], table)
                 elif rung >= 1:
@@ -166,6 +155,7 @@ import numpy as np, pandas as pd, torch
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
+from rectools.models.nn.item_net import IdEmbeddingsItemNet
 from pytorch_lightning import Callback, Trainer
 path, max_len, batch, dim, blocks, heads, dropout, loss, seconds, threads = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
@@ -196,8 +186,7 @@ def trainer():
                    logger=False, enable_checkpointing=False, callbacks=[clock])
 model = SASRecModel(n_factors=dim, n_blocks=blocks, n_heads=heads, dropout_rate=dropout, session_max_len=max_len,
                     loss=loss, n_negatives=1, batch_size=batch, get_trainer_func=trainer, dataloader_num_workers=0,
-                    train_min_user_interactions=2, item_net_block_types=None or __import__("rectools.models.nn.item_net",
-                    fromlist=["x"]).IdEmbeddingsItemNet and (__import__("rectools.models.nn.item_net", fromlist=["x"]).IdEmbeddingsItemNet,))
+                    train_min_user_interactions=2, item_net_block_types=(IdEmbeddingsItemNet,))
 try:
     model.fit(Dataset.construct(frame))
 except (KeyboardInterrupt, SystemExit):
@@ -232,47 +221,22 @@ def main() -> None:
             f"\n{case}: {c.tracks:,} tracks, L = {c.max_len}, {real:.0%} of padded positions are real, {args.threads} threads\n"
         )
         print("| who | loss | targets/s | ratio | memory |\n|---|---|---|---|---|", flush=True)
-        lines = [(v, "softmax") for v in (*LADDER, "ours")] + [
-            ("plain", "bce"),
-            ("ours", "bce"),
-            ("ours", "sampled_softmax"),
-        ]
+        lines = [(variant, "softmax") for variant in (*LADDER, "ours, float32 scores", "ours")]
+        lines += [("plain", "bce"), ("ours", "bce"), ("ours", "sampled_softmax")]
         base = {}
         for variant, loss in lines:
-            command = [
-                sys.executable,
-                __file__,
-                "--one",
-                json.dumps([case, variant, loss]),
-                "--seconds",
-                str(args.seconds),
-                "--threads",
-                str(args.threads),
-            ]
+            command = [sys.executable, __file__, "--one", json.dumps([case, variant, loss])]
+            command += ["--seconds", str(args.seconds), "--threads", str(args.threads)]
             show(variant, loss, subprocess.run(command, capture_output=True, text=True), base)
         if args.rectools:
             with tempfile.TemporaryDirectory() as folder:
-                np.savez(Path(folder) / "s.npz", items=seqs.items, offsets=seqs.offsets)
+                path = Path(folder) / "s.npz"
+                np.savez(path, items=seqs.items, offsets=seqs.offsets)
+                shape = [str(path), c.max_len, BATCH, DIM, BLOCKS, HEADS, DROPOUT]
                 for loss in ("softmax", "BCE"):
-                    what = [
-                        str(Path(folder) / "s.npz"),
-                        c.max_len,
-                        BATCH,
-                        DIM,
-                        BLOCKS,
-                        HEADS,
-                        DROPOUT,
-                        loss,
-                        args.seconds,
-                        args.threads,
-                    ]
-                    command = [args.rectools, "-c", RECTOOLS, json.dumps(what)]
-                    show(
-                        "RecTools",
-                        loss.lower(),
-                        subprocess.run(command, capture_output=True, text=True, cwd=folder),
-                        base,
-                    )
+                    command = [args.rectools, "-c", RECTOOLS, json.dumps([*shape, loss, args.seconds, args.threads])]
+                    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+                    show("RecTools", loss.lower(), done, base)
 
 
 def show(who: str, loss: str, done: subprocess.CompletedProcess, base: dict) -> None:

@@ -140,13 +140,22 @@ class Objective(nn.Module):
             # float64, so on the CPU: the 24 random bits of a float32 never reach a seventh of two million tracks.
             u = torch.rand(c.negatives, dtype=torch.float64)
             drawn = ((model.n_items + 1.0) ** u).long().clamp(1, model.n_items).to(ids.device)
-            return sampled_softmax_loss(hidden, y, model.score_embed(y), model.score_embed(drawn), drawn, self.log_q)
+            return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q)
         if c.loss == "bce":
             drawn = draw_negatives(ids, targets, model.n_items, c.negatives)[real]  # [T, k]
-            return bce_loss(hidden, model.score_embed(y), model.score_embed(drawn))
+            return bce_loss(hidden, *self._vectors(y, drawn))
         drawn = torch.randint(1, model.n_items + 1, (c.negatives,), device=ids.device)
         beta = gbce_beta(model.n_items, c.negatives)
-        return gbce_loss(hidden, model.score_embed(y), model.score_embed(drawn), beta, same=y[:, None] == drawn)
+        return gbce_loss(hidden, *self._vectors(y, drawn), beta, same=y[:, None] == drawn)
+
+    def _vectors(self, y: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The scoring vectors of targets and negatives, [*y.shape, D] and [*drawn.shape, D].
+
+        In one look-up: the gradient of each look-up is a whole table of its own.
+        """
+        rows = self.model.score_embed(torch.cat([y, drawn.flatten()]))
+        positive, negative = rows.split([y.numel(), drawn.numel()])
+        return positive, negative.view(*drawn.shape, -1)
 
 
 def fit(
