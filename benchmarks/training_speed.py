@@ -49,6 +49,7 @@ def sequences(case: Case):
     length = np.round(rng.lognormal(np.log(case.mean) - case.spread**2 / 2, case.spread, case.users))
     length = np.clip(length, 3, case.max_len + 1).astype(np.int64)
     items = 1 + np.minimum(rng.zipf(1.3, length.sum()) - 1, rng.integers(0, case.tracks, length.sum()))
+    items[rng.permutation(len(items))[: case.tracks]] = np.arange(1, case.tracks + 1)  # each occurs: peers count them
     return Sequences(items.astype(np.int32), np.concatenate([[0], np.cumsum(length)]))
 
 
@@ -165,25 +166,24 @@ user = np.repeat(np.arange(len(length)), length)
 when = pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(len(user)), unit="s")
 frame = pd.DataFrame({Columns.User: user, Columns.Item: z["items"], Columns.Weight: 1.0, Columns.Datetime: when})
 
-class Clock(Callback):
+class Clock(Callback):  # RecTools copies its trainer, so the figures belong to the class
     seen = steps = 0
     began = None
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.steps += 1
-        if self.steps == 3:
-            self.began = time.perf_counter()
-        elif self.steps > 3:
-            self.seen += int((batch["y"] > 0).sum())
-            if time.perf_counter() - self.began > seconds and self.steps >= 6:
-                self.spent = time.perf_counter() - self.began
+        Clock.steps += 1
+        if Clock.steps == 3:
+            Clock.began = time.perf_counter()
+        elif Clock.steps > 3:
+            Clock.seen += int((batch["y"] > 0).sum())
+            if time.perf_counter() - Clock.began > seconds and Clock.steps >= 6:
+                Clock.spent = time.perf_counter() - Clock.began
                 trainer.should_stop = True
                 trainer.limit_train_batches = 0
                 raise KeyboardInterrupt
 
-clock = Clock()
 def trainer():
     return Trainer(max_epochs=100, accelerator="cpu", devices=1, enable_progress_bar=False, enable_model_summary=False,
-                   logger=False, enable_checkpointing=False, callbacks=[clock])
+                   logger=False, enable_checkpointing=False, callbacks=[Clock()])
 model = SASRecModel(n_factors=dim, n_blocks=blocks, n_heads=heads, dropout_rate=dropout, session_max_len=max_len,
                     loss=loss, n_negatives=1, batch_size=batch, get_trainer_func=trainer, dataloader_num_workers=0,
                     train_min_user_interactions=2, item_net_block_types=(IdEmbeddingsItemNet,))
@@ -191,7 +191,7 @@ try:
     model.fit(Dataset.construct(frame))
 except (KeyboardInterrupt, SystemExit):
     pass
-print(json.dumps({"targets_per_second": clock.seen / clock.spent, "steps": clock.steps - 3,
+print(json.dumps({"targets_per_second": Clock.seen / Clock.spent, "steps": Clock.steps - 3,
                   "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
 """
 

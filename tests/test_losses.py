@@ -75,6 +75,15 @@ def test_bfloat16_scores_change_little(T, unseen, monkeypatch):
     assert (gradients(half, table)[0][0] == 0).all()  # padding
 
 
+def test_bfloat16_scores_of_a_hopeless_target_stay_finite():
+    """Its probability is 0 in any precision, its loss is the distance to the best score."""
+    table = torch.zeros(11, 4).index_fill(0, torch.tensor([3]), 10.0).requires_grad_()
+    hidden = torch.full((2, 4), 5.0).requires_grad_()
+    loss = softmax_loss(hidden, torch.tensor([7, 3]), table, half=True)
+    assert loss.item() == pytest.approx((200 + 0) / 2)
+    assert all(torch.isfinite(g).all() for g in gradients(loss, hidden, table))
+
+
 def test_the_padding_row_takes_no_part_in_the_softmax():
     hidden, table, targets = random(1, 9, 4), random(2, 21, 4), integers(3, 20, 9)
     loud = torch.cat([torch.full((1, 4), 100.0), table[1:]]).detach().requires_grad_()
