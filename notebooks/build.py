@@ -31,7 +31,7 @@ SERIES = (
     ("03_self_attention", "Self-attention, block by block", "How does a model look back at what came before?"),
     ("04_train", "Train it", "How does it learn, and from which mistakes?"),
     ("05_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
-    ("06_recommend", "Recommend", "How do you use it: track names in, track names out?"),
+    ("06_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[|it/s|s/it|slices?/s|batch/s")
