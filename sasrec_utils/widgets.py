@@ -160,7 +160,7 @@ class PlaylistPicker(ipywidgets.VBox):
         self.history.tooltip = "How many of the newest tracks the models see"
         self.about = ipywidgets.Dropdown(description="Ask about", layout=wide)
         self.draw = ipywidgets.Dropdown(description="Draw", layout=wide)
-        self.steps = ipywidgets.IntSlider(description="Tracks", value=5, min=1, max=50, layout=wide)
+        self.steps = ipywidgets.IntSlider(description="How many", value=5, min=1, max=50, layout=wide)
         self.temperature = ipywidgets.FloatSlider(
             description="Temperature", value=0.0, min=0.0, max=2.0, step=0.1, layout=wide
         )

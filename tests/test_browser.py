@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -20,13 +19,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
-import numpy as np
 import pytest
-
-from sasrec_utils import lab
-from sasrec_utils.recommender import Recommender
-from sasrec_utils.sequences import load_dataset
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "06_recommend.ipynb"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -173,8 +173,6 @@ BROKEN = {
 }
 
 
-
-
 def _pick(scores, heard, temperature, u, overflow=False, ignore=False, times=False):
     left = [t for t in scores if ignore or t not in heard]
     if temperature == 0:
