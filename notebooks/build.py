@@ -93,6 +93,8 @@ def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
             return None
         output.text = "\n".join(kept) + "\n"
     data = output.get("data", {})
+    if "text/html" in data:  # a widget with a twin: what is left is seen everywhere, without a kernel and its state
+        data.pop("application/vnd.jupyter.widget-view+json", None)
     if "application/vnd.jupyter.widget-view+json" in data and PROGRESS.search(str(data.get("text/plain", ""))):
         return None
     return output

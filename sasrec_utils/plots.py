@@ -462,7 +462,9 @@ def promises(names: Sequence[str], promised: Sequence[float], kept: Sequence[tup
                   label="found" if row == 0 else None)  # fmt: skip
         axes.errorbar([mean], [row + 0.19], xerr=[[mean - low], [high - mean]], fmt="none", ecolor="black", capsize=3)
         for y, value, right in ((row - 0.19, said, said), (row + 0.19, mean, high)):
-            axes.annotate(f"{value:.3f}", (right, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(
+                f"{value:.3f}", (right, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
+            )
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(*promised, *(high for *_, high in kept)) * 1.12)
@@ -495,5 +497,6 @@ def falls(lags: Sequence[int], series: Mapping[str, np.ndarray]) -> Picture:
     axes.set_title(f"For the {name}, only the newest {max(matter)} tracks matter by themselves")
     each = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in values)}" for name, values in series.items())
     return Picture(
-        figure, f"mean fall of log p of the real next track, in nats, for removals {lags[0]} to {lags[-1]} back: {each}."
+        figure,
+        f"mean fall of log p of the real next track, in nats, for removals {lags[0]} to {lags[-1]} back: {each}.",
     )

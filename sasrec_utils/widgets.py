@@ -14,6 +14,7 @@ import html
 import io
 import itertools
 import threading
+import time
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -375,9 +376,11 @@ class PlaylistPicker(ipywidgets.VBox):
         )
         uris, seen = self.uris, self.seen
         older, newest = uris[: len(uris) - seen], uris[len(uris) - seen :]
+        began = time.perf_counter()
         self.answers = {
             name: self.recommenders[name].recommend(newest, self.shown.value, exclude=older) for name in both
         }
+        self._took = 1000 * (time.perf_counter() - began)
         name = html.escape(self.names[self.chosen]) if self.chosen >= 0 else "(none)"
         changed = " <em>(changed)</em>" if self._undo else ""
         unseen = f", the models see the newest {seen}" if seen < len(uris) else ""
@@ -432,8 +435,7 @@ class PlaylistPicker(ipywidgets.VBox):
             after = [after for after, _ in self._without(places, asked)]
             drawn.update({p: before - a for p, a in zip(places, after, strict=True) if a is not None and before})
             parts.append(
-                f"<p>Each row shows by how many points the share of {self._named(asked)} falls without it "
-                "(rising: with a plus).</p>"
+                f"<p>Each row shows how many points the share of {self._named(asked)} gains (+) or loses (-) without it.</p>"
             )
         self._marks.value = self._marks_html(drawn, marks)
         if not self.ids:
@@ -527,7 +529,8 @@ class PlaylistPicker(ipywidgets.VBox):
             common = len(set(first.tolist()) & set(second.tolist()))
             both = f"<p>{common} of {len(first)} tracks stand in both lists ({html.escape(a)}, {html.escape(b)}).</p>"
         truth = self._truth_html(shares)
-        return f'<div role="status">{truth}</div><div class="answers">{"".join(boxes)}</div>{both}'
+        took = f'<p class="by">Answered in {self._took:.0f} ms.</p>'
+        return f'<div role="status">{truth}</div><div class="answers">{"".join(boxes)}</div>{both}{took}'
 
     def _truth_html(self, shares: Mapping[str, np.ndarray | None]) -> str:
         if not self.next_id:
@@ -596,7 +599,7 @@ class PlaylistPicker(ipywidgets.VBox):
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _part(self, i: int, column: str) -> str:
-        return html.escape(_short(_plain(self._tracks[column][i - 1]) or "(unknown)", 120))
+        return html.escape(_short(_plain(self._tracks[column][i - 1]) or "(unknown)", 80))
 
     def _named(self, i: int) -> str:
         return f"<bdi>{self._part(i, 'track_name')}</bdi> — <bdi>{self._part(i, 'artist_name')}</bdi>"
@@ -718,10 +721,16 @@ def _count(n: int, thing: str) -> str:
 
 # JupyterLab takes arrow keys and letters for commands to the notebook (x cuts the cell), even while a list or a slider has
 # the focus (seen with 4.6). So keys stop at the picker; those with Ctrl, Alt or Cmd, and Shift+Enter, go on to JupyterLab.
-_KEYS = (
-    '<img alt="" hidden src="data:," onerror="this.closest(\'.playlist-picker\').addEventListener(\'keydown\',e=>{'
-    "if(!(e.ctrlKey||e.metaKey||e.altKey||(e.shiftKey&&e.key=='Enter')))e.stopPropagation()})\">"
-)
+# And the handle of a slider has no name of its own (ipywidgets 8.1): it gets that of its label.
+_KEYS = """<img alt="" hidden src="data:," onerror="
+const root = this.closest('.playlist-picker');
+root.addEventListener('keydown', e => {
+  if (!(e.ctrlKey || e.metaKey || e.altKey || (e.shiftKey && e.key == 'Enter'))) e.stopPropagation();
+});
+root.addEventListener('focusin', e => {
+  const label = e.target.closest('.widget-slider')?.querySelector('label');
+  if (label) e.target.setAttribute('aria-label', label.textContent);
+});">""".replace("\n", " ")
 
 _CSS = """
 SCOPE{--ink:var(--jp-ui-font-color1,#212121);--soft:var(--jp-ui-font-color2,#5f5f5f);--line:var(--jp-border-color2,#bdbdbd);
@@ -746,7 +755,7 @@ SCOPE .answer th:last-child{width:5.8em}
 SCOPE th,SCOPE td{text-align:left;vertical-align:top;padding:2px 4px;border-bottom:1px solid var(--line);
  white-space:normal;max-width:none;overflow-wrap:anywhere}
 SCOPE thead th{font-weight:normal;color:var(--soft)}
-SCOPE .by{color:var(--soft);font-size:.92em}
+SCOPE .by,SCOPE p.by{color:var(--soft);font-size:.92em}
 SCOPE .number{display:block;text-align:right;font-variant-numeric:tabular-nums}
 SCOPE .bar{display:block;height:7px}
 SCOPE .bar span{display:block;height:7px;min-width:1px;background:#0072b2;border-radius:1px}
