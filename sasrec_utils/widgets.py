@@ -184,8 +184,8 @@ class PlaylistPicker(ipywidgets.VBox):
         def line(*names: str) -> ipywidgets.HBox:
             return ipywidgets.HBox([self.buttons[name] for name in names], layout=Layout(flex_flow="row wrap"))
 
-        def column(flex: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
-            return ipywidgets.VBox(children, layout=Layout(flex=flex, width="auto", min_width="0"))
+        def area(name: str, *children: ipywidgets.Widget) -> ipywidgets.VBox:
+            return ipywidgets.VBox(children, layout=Layout(grid_area=name, width="auto", min_width="0"))
 
         def pair(*children: ipywidgets.Widget) -> ipywidgets.HBox:
             box = ipywidgets.HBox(children, layout=Layout(flex_flow="row wrap"))
@@ -193,21 +193,21 @@ class PlaylistPicker(ipywidgets.VBox):
                 child.layout = Layout(flex="1 1 200px", width="auto", min_width="0")
             return box
 
-        left = column(
-            "2 1 330px",
-            heading("Pick a playlist"), self.search, self.found, self._note,
-            heading("The playlist"), self._head, self.rows, self._marks,
-            line("remove", "up", "down", "undo", "restart", "empty"),
-            heading("Why"), pair(self.about, self.draw), self._why,
-        )  # fmt: skip
-        right = column(
-            "3 1 380px",
-            heading("What comes next"), pair(self.model, self.beside), pair(self.shown, self.history),
-            self._predictions,
-            heading("Add a track"), self.track_search, self.track_found, line("add"),
-            heading("Let it go on"), pair(self.steps, self.temperature), line("continue"), self._files,
-        )  # fmt: skip
-        self._columns = ipywidgets.HBox([left, right], layout=Layout(flex_flow="row wrap", width="100%"))
+        self._columns = ipywidgets.Box([
+            area(
+                "pick", heading("Pick a playlist"), self.search, self.found, self._note,
+                heading("The playlist"), self._head, self.rows, self._marks,
+                line("remove", "up", "down", "undo", "restart", "empty"),
+            ),
+            area(
+                "next", heading("What comes next"), pair(self.model, self.beside), pair(self.shown, self.history),
+                self._predictions,
+                heading("Add a track"), self.track_search, self.track_found, line("add"),
+                heading("Let it go on"), pair(self.steps, self.temperature), line("continue"), self._files,
+            ),
+            area("why", heading("Why"), self.about, self.draw, self._why),
+        ])  # fmt: skip
+        self._columns.add_class("playlist-picker-areas")
 
     @property
     def recommender(self) -> Recommender:
@@ -413,38 +413,38 @@ class PlaylistPicker(ipywidgets.VBox):
 
     def _explain(self) -> None:
         """What the playlist's rows show, and the words to it."""
-        name, answer = self.model.value, self.answers[self.model.value]
-        first = len(self.ids) - self.seen
-        places = [
-            p for p in range(first, len(self.ids)) if self.ids[p] <= len(self.recommender)
-        ]  # what the model knows
+        answer, known = self.answers[self.model.value], len(self.recommender)
+        places = [p for p in range(len(self.ids) - self.seen, len(self.ids)) if self.ids[p] <= known]
         limit = getattr(getattr(self.recommender.scorer, "config", None), "max_len", None)
         places = places[-limit:] if limit else places
         row, asked = self.rows.index, self.about.value
-        parts, marks = [], {p: "not seen" for p in range(len(self.ids)) if p not in set(places)}
+        parts, heads, marks = [], "", {p: "not seen" for p in range(len(self.ids)) if p not in set(places)}
         drawn: dict[int, float] = {}
         if isinstance(self.draw.value, tuple) or self.draw.value == "mean":
-            parts += self._explain_attention(places, row, drawn)
+            *parts, heads = self._explain_attention(places, row, drawn)
         if row is not None and asked:
             alone = self._without([row], asked)[0]
             parts.append(
                 f"<p><b>What if row {row + 1} were not there?</b> {self._fall_words(asked, alone, answer)}</p>"
             )
+        parts.append(heads)
         if self.draw.value == "falls" and asked and places:
-            before = self._share_or_rank(answer, asked)
+            before = self._share(answer, asked)
             after = [after for after, _ in self._without(places, asked)]
-            drawn.update({p: before - a for p, a in zip(places, after, strict=True) if a is not None and before})
+            drawn.update(
+                {p: before - a for p, a in zip(places, after, strict=True) if a is not None and before is not None}
+            )
             parts.append(
                 f"<p>Each row shows how many points the share of {self._named(asked)} gains (+) or loses (-) without it.</p>"
             )
         self._marks.value = self._marks_html(drawn, marks)
         if not self.ids:
             parts.append(f"<p>{html.escape(answer.note)}</p>")
-        self._why.value = '<div role="status">' + "".join(parts) + f"</div><!-- {html.escape(name)} -->"
+        self._why.value = '<div role="status">' + "".join(parts) + "</div>"
 
     def _explain_attention(self, places: list[int], row: int | None, drawn: dict[int, float]) -> list[str]:
         if not places:
-            return ["<p>There is no track to look at.</p>"]
+            return ["<p>There is no track to look at.</p>", ""]
         ids = [self.ids[p] for p in places]
         rng = np.random.default_rng(self.seed)
         shuffled = [[*(ids[j] for j in rng.permutation(len(ids) - 1)), ids[-1]] for _ in range(SHUFFLES)]
@@ -470,10 +470,12 @@ class PlaylistPicker(ipywidgets.VBox):
         for b, h in np.ndindex(real.shape[:2]):
             j = int(real[b, h].argmax())
             cells.append(
-                f'<tr><th scope="row">block {b + 1}, head {h + 1}</th><td>row {places[j] + 1} '
-                f"({len(self.ids) - 1 - places[j]} back)</td><td>{real[b, h, j]:.0%}</td><td>{control[b, h, j]:.0%}</td></tr>"
+                f'<tr><th scope="row">{b + 1} · {h + 1}</th><td>row {places[j] + 1}, {len(self.ids) - 1 - places[j]} back</td>'
+                f"<td>{real[b, h, j]:.0%}</td><td>{control[b, h, j]:.0%}</td></tr>"
             )
-        head = "<th scope='col'>head</th><th scope='col'>looks most at</th><th scope='col'>weight</th><th scope='col'>control</th>"
+        head = "".join(
+            f'<th scope="col">{name}</th>' for name in ("block · head", "looks most at", "weight", "control")
+        )
         lines.append(f'<table class="heads"><thead><tr>{head}</tr></thead><tbody>{"".join(cells)}</tbody></table>')
         return lines
 
@@ -490,12 +492,12 @@ class PlaylistPicker(ipywidgets.VBox):
             found.append((None if shares is None else float(shares[asked]), answer.rank(asked)))
         return found
 
-    def _share_or_rank(self, answer: Recommendation, asked: int) -> float | None:
+    def _share(self, answer: Recommendation, asked: int) -> float | None:
         shares = self.recommender.probabilities(answer)
         return None if shares is None else float(shares[asked])
 
     def _fall_words(self, asked: int, alone: tuple[float | None, int], answer: Recommendation) -> str:
-        share, rank = self._share_or_rank(answer, asked), answer.rank(asked)
+        share, rank = self._share(answer, asked), answer.rank(asked)
         after, later = alone
 
         def state(share: float | None, rank: int) -> str:
@@ -734,7 +736,11 @@ root.addEventListener('focusin', e => {
 
 _CSS = """
 SCOPE{--ink:var(--jp-ui-font-color1,#212121);--soft:var(--jp-ui-font-color2,#5f5f5f);--line:var(--jp-border-color2,#bdbdbd);
- --paper:var(--jp-layout-color1,#fff);--tint:rgba(86,180,233,.42);color:var(--ink);background:var(--paper);padding:4px;max-width:1200px}
+ --paper:var(--jp-layout-color1,#fff);--tint:rgba(86,180,233,.42);color:var(--ink);background:var(--paper);padding:4px;max-width:1200px;width:auto;container-type:inline-size}
+SCOPE .playlist-picker-areas{display:grid;grid-template-columns:minmax(0,9fr) minmax(0,11fr);grid-template-rows:auto 1fr;
+ grid-template-areas:"pick next" "why next";gap:0 16px;overflow:visible}
+@container (max-width:720px){SCOPE .playlist-picker-areas{grid-template-columns:minmax(0,1fr);grid-template-rows:none;
+ grid-template-areas:"pick" "next" "why"}}
 SCOPE .jupyter-widgets{min-width:0}
 SCOPE .widget-html-content,SCOPE .jupyter-widget-html-content{line-height:1.4;color:var(--ink)}
 SCOPE h4{margin:8px 0 2px;font-size:1.05em}
@@ -750,7 +756,7 @@ SCOPE .answers{display:flex;flex-wrap:wrap;gap:4px 16px}
 SCOPE .answer{flex:1 1 250px;min-width:0}
 SCOPE table{border-collapse:collapse;width:100%;table-layout:fixed;font-size:inherit;color:var(--ink);margin:4px 0}
 SCOPE caption{font-weight:bold;text-align:left;caption-side:top;color:var(--ink)}
-SCOPE .answer th:first-child{width:2em}
+SCOPE .answer th:first-child{width:2.5em;white-space:nowrap;overflow-wrap:normal}
 SCOPE .answer th:last-child{width:5.8em}
 SCOPE th,SCOPE td{text-align:left;vertical-align:top;padding:2px 4px;border-bottom:1px solid var(--line);
  white-space:normal;max-width:none;overflow-wrap:anywhere}

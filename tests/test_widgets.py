@@ -17,8 +17,10 @@ import pytest
 from sasrec_utils.baselines import ItemKNN, Markov, Popularity
 from sasrec_utils.evaluation import ranks
 from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.mpd import prepare
 from sasrec_utils.recommender import Recommender, extend
-from sasrec_utils.sequences import Sequences
+from sasrec_utils.sequences import Sequences, load_dataset
+from sasrec_utils.synthetic import Oracle, World, WorldConfig, write_slices
 from sasrec_utils.widgets import PlaylistPicker
 
 N, UNKNOWN = 30, 2  # tracks that models know, and more that they do not
@@ -333,7 +335,7 @@ def test_attention_is_the_models_own_and_drawn_on_the_rows(picker):
 
 def test_the_control_stands_beside_the_attention(picker):
     assert "Control:" in picker._why.value and "shuffled" in picker._why.value
-    assert picker._why.value.count('<th scope="row">block') == 4
+    assert picker._why.value.count('<th scope="row">') == 4
 
 
 def test_only_what_the_model_sees_is_drawn(picker):
@@ -538,3 +540,31 @@ def test_what_does_not_fit_is_refused(change, said):
     given = {"recommenders": RECOMMENDERS, "playlists": PLAYLISTS, "names": NAMES, "tracks": tracks()} | change
     with pytest.raises(ValueError, match=said):
         PlaylistPicker(**given)
+
+
+# On prepared slices
+
+
+def test_it_opens_prepared_slices_and_shows_test_playlists_only(tmp_path):
+    world = World(WorldConfig("small", playlists=120, tracks=500, artists=60))
+    write_slices(world, tmp_path / "raw")
+    prepared = prepare(tmp_path / "raw", tmp_path / "prepared", progress=False)
+    dataset = load_dataset(prepared)
+    n = dataset.vocabulary.n_items
+    known = dataset.catalogue.tracks.iloc[dataset.vocabulary.to_catalogue[1 : n + 1] - 1]
+    oracle = Oracle.from_uris(world, known["track_uri"].tolist(), n)
+    models = {"popularity": Popularity.fit(dataset.train, n), "oracle": oracle}
+    models = {name: Recommender(scorer, known) for name, scorer in models.items()}
+    picker = PlaylistPicker.from_dataset(models, dataset, prepared)
+    assert len(picker.names) == len(dataset.test) == 12
+    names = pd.read_parquet(prepared / "playlists.parquet")["name"]
+    for row, (place, ids) in enumerate(zip(dataset.split.test, dataset.test, strict=True)):
+        picker.choose(row)
+        assert picker.names[row] == " ".join(names[place].split())
+        assert picker.uris == dataset.catalogue.table(dataset.vocabulary.decode(ids[:-1]))["track_uri"].tolist()
+        own = models["oracle"].recommend(picker.uris)
+        assert picker.answers["oracle"].table.equals(own.table)
+        share = oracle.score(Sequences.from_lists([own.history]))[0, own.table["track_id"]]
+        assert picker.table("oracle")["share"].to_numpy() == pytest.approx(
+            share, abs=1e-6
+        )  # exact, not a share of a sum
