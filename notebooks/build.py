@@ -31,7 +31,7 @@ SERIES = (
     ("03_self_attention", "Self-attention, block by block", "How does a model look back at what came before?"),
     ("04_train", "Train it", "How does it learn, and from which mistakes?"),
     ("05_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
-    ("06_recommend", "Recommend", "How do you use it: track names in, track names out?"),
+    ("06_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[|it/s|s/it|slices?/s|batch/s")
@@ -93,6 +93,8 @@ def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
             return None
         output.text = "\n".join(kept) + "\n"
     data = output.get("data", {})
+    if "text/html" in data:  # a widget with a twin: what is left is seen everywhere, without a kernel and its state
+        data.pop("application/vnd.jupyter.widget-view+json", None)
     if "application/vnd.jupyter.widget-view+json" in data and PROGRESS.search(str(data.get("text/plain", ""))):
         return None
     return output

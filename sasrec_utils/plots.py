@@ -36,10 +36,12 @@ __all__ = [
     "bars",
     "batch",
     "coverage",
+    "falls",
     "growth",
     "lags",
     "lengths",
     "long_tail",
+    "promises",
     "titles",
     "unseen",
 ]
@@ -446,4 +448,55 @@ def attention(weights: np.ndarray, tracks: Sequence[str], names: Sequence[str] |
     return Picture(
         figure,
         f"from the newest track, {each}. What a row lacks to 1 goes to no track; nothing to its right is looked at.",
+    )
+
+
+@_styled
+def promises(names: Sequence[str], promised: Sequence[float], kept: Sequence[tuple[float, float, float]]) -> Picture:
+    """What models say that their ten tracks are worth, and what they are. `kept`: mean, low, high. Notebook 06 §2."""
+    figure, axes = _axes(height=1.3 + 0.62 * len(names))
+    for row, (said, (mean, low, high)) in enumerate(zip(promised, kept, strict=True)):
+        axes.barh(row - 0.19, said, color=OKABE_ITO["orange"], hatch="///", edgecolor=OKABE_ITO["black"],
+                  linewidth=0.8, height=0.36, label="said" if row == 0 else None)  # fmt: skip
+        axes.barh(row + 0.19, mean, color=OKABE_ITO["sky"], edgecolor=OKABE_ITO["blue"], linewidth=0.8, height=0.36,
+                  label="found" if row == 0 else None)  # fmt: skip
+        axes.errorbar([mean], [row + 0.19], xerr=[[mean - low], [high - mean]], fmt="none", ecolor="black", capsize=3)
+        for y, value, right in ((row - 0.19, said, said), (row + 0.19, mean, high)):
+            axes.annotate(
+                f"{value:.3f}", (right, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, max(*promised, *(high for *_, high in kept)) * 1.12)
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="center right")
+    axes.set(xlabel="chance that the next track is among the ten")
+    off = [abs(said - mean) for said, (mean, _, _) in zip(promised, kept, strict=True)]
+    axes.set_title(f"{names[int(np.argmax(off))]} is furthest from its word")
+    each = "; ".join(
+        f"{name} says {said:.3f} and finds {mean:.3f} ({low:.3f} to {high:.3f})"
+        for name, said, (mean, low, high) in zip(names, promised, kept, strict=True)
+    )
+    return Picture(figure, f"chance that the next track is among the ten: {each}.")
+
+
+@_styled
+def falls(lags: Sequence[int], series: Mapping[str, np.ndarray]) -> Picture:
+    """How far log p(the real next track) falls when the track `lag` back is removed, by model. Notebook 06 §5."""
+    figure, axes = _axes()
+    for index, (name, values) in enumerate(series.items()):
+        colour, marker, style = CYCLE[index]
+        axes.plot(lags, values, color=colour, marker=marker, linestyle=style, label=name)
+    axes.legend()
+    axes.set_xticks(lags)
+    axes.set(xlabel="the track removed, counted back from the end", ylabel="fall of log p (nats)")
+    top = max(float(np.max(values)) for values in series.values())
+    axes.set_ylim(min(0, min(float(np.min(values)) for values in series.values())) - 0.05 * top, top * 1.12)
+    name, values = next(iter(series.items()))
+    matter = [lag for lag, value in zip(lags, values, strict=True) if value > 0.1 * np.max(values)]
+    axes.set_title(f"For the {name}, only the newest {max(matter)} tracks matter by themselves")
+    each = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in values)}" for name, values in series.items())
+    return Picture(
+        figure,
+        f"mean fall of log p of the real next track, in nats, for removals {lags[0]} to {lags[-1]} back: {each}.",
     )

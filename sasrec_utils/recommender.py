@@ -11,7 +11,7 @@ import html
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,14 +19,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from sasrec_utils.baselines import Markov
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
+from sasrec_utils.synthetic import Oracle
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
 
-__all__ = ["Recommendation", "Recommender", "save_tracks", "train_recommender"]
+__all__ = ["Recommendation", "Recommender", "extend", "save_tracks", "train_recommender"]
 
 _COLUMNS = ("track_uri", "track_name", "artist_name", "album_name")
 
@@ -36,13 +39,27 @@ class Recommendation:
     """`table`: rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
 
     `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as it was given.
-    `note`: one sentence if something needs saying (unknown tracks, an empty history), else "".
+    `note`: one sentence if something needs saying (unknown tracks, an empty history), else "". `scores`: of all tracks,
+    float32 [N+1]. `left_out`: model ids that were no candidates: those of the history, and those asked to be excluded.
     """
 
     table: pd.DataFrame
     history: list[int]
     unknown: list[str]
     note: str
+    scores: np.ndarray = field(repr=False)
+    left_out: set[int] = field(repr=False)
+
+    def rank(self, track_id: int) -> int:
+        """Rank of a track among the candidates as evaluation counts it (ties against it), 0 if it is no candidate."""
+        if not 0 < track_id < len(self.scores) or track_id in self.left_out:
+            return 0
+        shown = np.flatnonzero(self.table["track_id"].to_numpy() == track_id)
+        if len(shown):  # among equals the table has an order: keep to what it shows
+            return int(shown[0]) + 1
+        beaten_by = self.scores >= self.scores[track_id]
+        beaten_by[[0, track_id, *self.left_out]] = False
+        return 1 + int(beaten_by.sum())
 
     def __str__(self) -> str:
         text = self.table[["rank", "track_name", "artist_name", "album_name", "score"]].to_string(index=False)
@@ -89,24 +106,60 @@ class Recommender:
     def __len__(self) -> int:
         return self.scorer.n_items
 
-    def recommend(self, tracks: Iterable[str], k: int = 10) -> Recommendation:
+    def recommend(self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = ()) -> Recommendation:
         """The `k` tracks that should follow `tracks`, which are given oldest first, as URIs or names.
 
         A name is a track's name or "artist - track", in any case; several tracks of one name mean the most played.
-        Tracks of the history are not recommended again. What the model does not know is named in `unknown` and `note`;
-        with nothing left, the most played tracks are recommended and the note says so.
+        Tracks of the history are not recommended again, nor are those of `exclude`, which the model does not see. What
+        the model does not know is named in `unknown` and `note`; with nothing left, the most played tracks are
+        recommended and the note says so.
         """
-        return self.recommend_batch([tracks], k)[0]
+        return self.recommend_batch([tracks], k, [exclude])[0]
 
-    def recommend_batch(self, playlists: Sequence[Iterable[str]], k: int = 10) -> list[Recommendation]:
+    def recommend_batch(
+        self, playlists: Sequence[Iterable[str]], k: int = 10, exclude: Sequence[Iterable[str]] | None = None
+    ) -> list[Recommendation]:
         """`recommend` for several playlists at once; the same answers as one by one."""
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         found = [self._resolve(tracks) for tracks in playlists]
-        histories = Sequences.from_lists([ids for ids, _ in found])
-        scores = self.scorer.score(histories)
-        best = top_k(scores, min(k, len(self)), histories)
-        return [self._answer(scores[i], best[i], *found[i]) for i in range(len(found))]
+        histories = [ids for ids, _ in found]
+        others = [self._resolve(tracks)[0] for tracks in exclude] if exclude is not None else [[]] * len(found)
+        left_out = [ids + other for ids, other in zip(histories, others, strict=True)]
+        scores = self.scorer.score(Sequences.from_lists(histories))
+        best = top_k(scores, min(k, len(self)), Sequences.from_lists(left_out))
+        return [self._answer(scores[i], best[i], *found[i], set(left_out[i])) for i in range(len(found))]
+
+    def probabilities(self, answer: Recommendation) -> np.ndarray | None:
+        """What an answer's scores say of each track as a share of 1, float32 [N+1]; None if they cannot be read so.
+
+        The softmax of SASRec's scores; the oracle's and the Markov chain's as they are, for they are probabilities; of
+        others each score's share of the sum. A SASRec that knows no track of the history orders by popularity, and a
+        blend adds up z-scores: neither gives shares. Taught in notebook 06 §2.
+        """
+        if isinstance(self.scorer, SASRec):
+            if not answer.history:
+                return None
+            scores = np.exp(answer.scores - answer.scores[1:].max())
+        else:
+            scores = answer.scores.astype(np.float32)
+            if scores[1:].min() < 0:
+                return None
+        scores[0] = 0
+        return scores if isinstance(self.scorer, Markov | Oracle) else scores / scores.sum()
+
+    @torch.inference_mode()
+    def attention(self, histories: Sequence[Sequence[int]]) -> np.ndarray | None:
+        """Where the newest track of each history looks, float32 [B, blocks, H, L]; None if the scorer does not look.
+
+        `histories`: B lists of L model ids each, at most the model's `max_len`. What is missing to 1 goes to nothing.
+        Taught in notebook 06 §5.
+        """
+        if not isinstance(self.scorer, SASRec):
+            return None
+        ids = torch.as_tensor(np.asarray(histories, dtype=np.int64), device=self.scorer.item_emb.weight.device)
+        _, attention = self.scorer.eval()(ids, return_attention=True)
+        return torch.stack([weights[:, :, -1] for weights in attention], 1).cpu().numpy()
 
     def table(self, ids: np.ndarray) -> pd.DataFrame:
         """Names of model ids 1…N, one row each."""
@@ -124,7 +177,9 @@ class Recommender:
             ids.append(found) if found else unknown.append(track)
         return ids, unknown
 
-    def _answer(self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str]) -> Recommendation:
+    def _answer(
+        self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str], left_out: set[int]
+    ) -> Recommendation:
         best = best[best > 0]
         columns = {"rank": np.arange(1, len(best) + 1), "track_id": best}
         columns |= {c: self._names[c][best - 1] for c in _COLUMNS}
@@ -135,7 +190,7 @@ class Recommender:
             note = f"Not known to the model and left out: {few}."
         if not ids:
             note = (note + " The history is empty: these are the most played tracks.").strip()
-        return Recommendation(table, ids, unknown, note)
+        return Recommendation(table, ids, unknown, note, scores, left_out)
 
     @cached_property
     def _id_of_name(self) -> dict[str, int]:
@@ -146,6 +201,43 @@ class Recommender:
                 if artist:
                     names.setdefault(_fold(f"{artist} - {track}"), i + 1)
         return names
+
+
+def extend(
+    scorer,
+    playlists: Sequences,
+    n: int,
+    temperature: float = 0.0,
+    rng: np.random.Generator | None = None,
+    last: int | None = None,
+) -> np.ndarray:
+    """Continue each playlist by `n` tracks, one after the other, each told to the scorer before the next: int [B, n].
+
+    `temperature` 0 takes the best candidate every time (greedy); 1 draws from the scorer's own probabilities, less
+    sharpens and more flattens them: p^(1/temperature), renormalised. Candidates are the tracks that the playlist does
+    not have; where none is left the rest is 0. `last`: the scorer sees only that many of the newest tracks. Taught in
+    notebook 06 §6.
+    """
+    rng = rng or np.random.default_rng(0)
+    rows = [list(map(int, playlist)) for playlist in playlists]
+    out = np.zeros((len(rows), n), dtype=np.int64)
+    for step in range(n):
+        grown = Sequences.from_lists(rows)
+        scores = np.array(scorer.score(grown if last is None else grown.last(last)), dtype=np.float64)
+        if not isinstance(scorer, SASRec):  # SASRec's scores are logarithms already, up to a constant
+            with np.errstate(divide="ignore"):
+                scores = np.log(np.maximum(scores, 0))
+        scores[:, 0] = -np.inf
+        known = grown.items <= scorer.n_items
+        scores[grown.owner[known], grown.items[known]] = -np.inf
+        if temperature > 0:  # adding Gumbel noise and taking the best is drawing from the softmax
+            scores = scores / temperature + rng.gumbel(size=scores.shape)
+        best = scores.argmax(1)
+        out[:, step] = np.where(scores[np.arange(len(rows)), best] > -np.inf, best, 0)
+        for row, track in zip(rows, out[:, step], strict=True):
+            if track:
+                row.append(int(track))
+    return out
 
 
 def save_tracks(directory: str | os.PathLike, catalogue: Catalogue, vocabulary: Vocabulary) -> None:

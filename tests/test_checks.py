@@ -50,6 +50,7 @@ def test_the_stub_is_not_attempted_yet(name):
         raise NotImplementedError
 
     stubs = {"rank_of": None, "next_targets": None, "leaks": {"A": None, "B": None, "C": None}}
+    stubs |= {"next_share": None, "weights_say": {"A": None, "B": None, "C": None}}
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
@@ -168,6 +169,64 @@ BROKEN = {
             ),
             "last batch",
         ),
+    ],
+}
+
+
+def _pick(scores, heard, temperature, u, overflow=False, ignore=False, times=False):
+    left = [t for t in scores if ignore or t not in heard]
+    if temperature == 0:
+        return max(left, key=scores.get)
+    x = np.array([scores[t] for t in left])
+    x = x * temperature if times else x / temperature
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = np.exp(x if overflow else x - x.max())
+        return left[int((u >= np.cumsum(p / p.sum())[:-1]).sum())]
+
+
+def _remove_first(playlist, place):
+    out = list(playlist)
+    out.remove(playlist[place])
+    return out
+
+
+def _pop(playlist, place):
+    playlist.pop(place)
+    return playlist
+
+
+def _cut_then_limit(ranked, m, k):
+    out = []
+    for track, artist in ranked[:k]:
+        if sum(a == artist for t, a in ranked if t in out) < m:
+            out.append(track)
+    return out
+
+
+BROKEN |= {
+    "next_share": [(0.3, "sum to 1"), (0.7, "in proportion"), (0.6, "cannot be")],
+    "pick": [
+        (lambda s, h, t, u: _pick(s, h, t, u, ignore=True), "heard"),
+        (lambda s, h, t, u: _pick(s, h, t, u, overflow=True), "overflow"),
+        (lambda s, h, t, u: _pick(s, h, t, u, times=True), "double"),
+        (lambda s, h, t, u: max((x for x in s if x not in h), key=s.get), "share of 0…1"),
+    ],
+    "without": [
+        (_remove_first, "another place"),
+        (lambda p, i: [x for x in p if x != p[i]], "another place"),
+        (_pop, "must not change"),
+        (lambda p, i: p[:i], "at the place"),
+    ],
+    "weights_say": [
+        ({"A": True, "B": True, "C": False}, "A is False"),
+        ({"A": False, "B": False, "C": False}, "B is True"),
+        ({"A": False, "B": True, "C": True}, "C is False"),
+        ({"A": False}, "each of"),
+    ],
+    "at_most": [
+        (lambda r, m, k: [t for t, _ in r][:k], "at most m"),
+        (_cut_then_limit, "filled up"),
+        (lambda r, m, k: sorted(dict.fromkeys(a.lower() + "1" for _, a in r))[:k], "order"),
     ],
 }
 

@@ -25,6 +25,10 @@ CALLS = {
     "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
     "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
 }
+CALLS |= {
+    "promises": lambda: plots.promises(["x", "y"], [0.1, 0.5], [(0.2, 0.1, 0.3), (0.5, 0.4, 0.6)]),
+    "falls": lambda: plots.falls([1, 2, 3], {"oracle": np.array([2, 1, 0.0]), "model": np.array([1, 0.5, -0.1])}),
+}
 WORDS = {
     "lengths": "quartiles 9, 10 and 12",
     "long_tail": "the top 1 % (1 tracks) hold 90.0% of all plays; 25.0% of tracks are played once",
@@ -36,6 +40,10 @@ WORDS = {
     "batch": "wide 75.0%, tight 0.0%",
     "bars": "Recall: a 0.250 (0.200 to 0.300), b 0.500 (0.400 to 0.600)",
     "attention": "head 1 gives 0.40 to “z” (itself)",
+}
+WORDS |= {
+    "promises": "x says 0.100 and finds 0.200 (0.100 to 0.300); y says",
+    "falls": "removals 1 to 3 back: oracle 2.00, 1.00, 0.00; model 1.00, 0.50, -0.10",
 }
 
 

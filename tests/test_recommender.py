@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sasrec_utils.evaluation import top_k
+from sasrec_utils.evaluation import ranks, top_k
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.recommender import Recommender, save_tracks
@@ -276,3 +277,38 @@ def test_a_damaged_table_of_tracks_gives_one_sentence(directory, tmp_path_factor
         assert str(error).startswith(str(folder / "tracks.parquet")) and "\n" not in str(error)
     finally:
         shutil.rmtree(folder)
+
+
+# What the picker needs
+
+
+def test_excluded_tracks_are_not_recommended_and_not_seen(recommender):
+    whole = recommender.recommend([uri(9), uri(8), uri(7)], 3)
+    less = recommender.recommend([uri(9), uri(8), uri(7)], 3, exclude=[whole.table["track_uri"][0], "nobody knows"])
+    assert less.history == whole.history and less.unknown == []
+    assert less.table["track_uri"].tolist()[:2] == whole.table["track_uri"].tolist()[1:]
+
+
+def test_the_rank_of_a_track_is_that_of_evaluation(recommender):
+    history = [uri(9), uri(2)]
+    answer = recommender.recommend(history, 3)
+    for target in range(1, N + 1):
+        expected = ranks(recommender.scorer, Sequences.from_lists([answer.history]), np.array([target]))[0]
+        assert answer.rank(target) == expected
+    assert answer.rank(answer.history[0]) == answer.rank(0) == answer.rank(N + 1) == 0
+
+
+def test_shares_are_the_softmax_of_sasrec_and_the_probabilities_of_others(recommender):
+    answer = recommender.recommend([uri(9)])
+    shares = recommender.probabilities(answer)
+    assert shares[0] == 0 and shares.sum() == pytest.approx(1)
+    assert np.log(shares[2] / shares[1]) == pytest.approx(answer.scores[2] - answer.scores[1], abs=1e-5)
+    assert recommender.probabilities(recommender.recommend([])) is None  # an order by popularity is no probability
+
+
+def test_attention_is_that_of_the_newest_track(recommender):
+    histories = [[1, 2, 3], [3, 2, 1]]
+    weights = recommender.attention(histories)
+    _, attention = recommender.scorer(torch.tensor(histories), return_attention=True)
+    assert weights.shape == (2, 1, 1, 3)
+    np.testing.assert_allclose(weights[:, 0], attention[0][:, :, -1].detach().numpy(), rtol=1e-5)
