@@ -573,11 +573,12 @@ def by_distance(weights: np.ndarray, names: Sequence[str], finding: str) -> Pict
     axes.set(xlabel="how many tracks back the newest one looks")
     axes.set_title(finding)
     figure.colorbar(image, ax=axes, label="mean weight", pad=0.02)
-    kinds = ["itself", *(f"{k} back" for k in range(1, columns - 2)), "farther back", "nothing"]
+    kinds = ["itself", *(f"{k} back" for k in range(1, columns - 2)), "farther back"]
+    best = weights[:, :-1].argmax(1)
     each = "; ".join(
-        f"{n}: {kinds[m]} {weights[h, m]:.2f}" for h, (n, m) in enumerate(zip(names, weights.argmax(1), strict=True))
+        f"{n}: {kinds[m]} {row[m]:.2f}, nothing {row[-1]:.2f}" for n, m, row in zip(names, best, weights, strict=True)
     )
-    return Picture(figure, f"where each head puts most of its weight, on average: {each}.")
+    return Picture(figure, f"of all tracks, each head on average puts most weight on this one: {each}.")
 
 
 @_styled
@@ -592,8 +593,11 @@ def wiring() -> Picture:
     )
     for axes, (name, formula, before_both, before_f, after) in zip(panels, ways, strict=True):
         axes.set(xlim=(0, 10), ylim=(0, 10))
-        axes.axis("off")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
         axes.set_title(name, fontsize=10)
+        axes.set_xlabel(formula, family="monospace", loc="left", labelpad=2)
         arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
 
         def box(x, y, text, colour, axes=axes):
@@ -622,7 +626,6 @@ def wiring() -> Picture:
         axes.annotate("", (main, 0.5), (main, join - 0.45), arrowprops=arrow)
         if after:
             box(main, 2.2, "LayerNorm", OKABE_ITO["orange"])
-        axes.text(main + 0.5, 0.5, formula, ha="left", va="center", fontsize=10, family="monospace")
     figure.suptitle(
         "Only the first wiring lets x pass untouched", fontsize=11, fontweight="bold", x=0.01, ha="left"
     )  # fmt: skip

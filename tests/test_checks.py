@@ -231,9 +231,8 @@ def _padded(q, k, v, ids, *, keys=True, queries=False, own=False, additive=False
     allowed = allowed & (ids > 0)[:, None] if queries else allowed
     allowed = allowed | torch.eye(len(ids), dtype=torch.bool) if own else allowed
     scores = q @ k.T / q.shape[1] ** 0.5
-    if additive:
-        scores = scores + torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
-    weights = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+    forbidden = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+    weights = (scores + forbidden if additive else scores.masked_fill(~allowed, -torch.inf)).softmax(-1)
     return (weights.nan_to_num() if clean else weights) @ v
 
 
