@@ -51,8 +51,10 @@ class SASRecConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.positions not in ("absolute", "rotary", "relative"):
             raise ValueError(f"positions must be absolute, rotary or relative, got {self.positions!r}")
-        if self.dim % (2 * self.heads):
-            raise ValueError(f"a width of {self.dim} cannot be shared by {self.heads} heads of equal, even width")
+        if self.dim % self.heads:
+            raise ValueError(f"a width of {self.dim} cannot be shared by {self.heads} heads of equal width")
+        if self.positions == "rotary" and self.dim // self.heads % 2:
+            raise ValueError(f"rotary positions need heads of even width, {self.dim} / {self.heads} is odd")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
 
@@ -61,7 +63,7 @@ class Dropout(nn.Module):
     """`nn.Dropout` that needs one random byte for a number: three times as fast on a CPU.
 
     Set to 0 with probability p, to the nearest 1/256, and the rest scaled up so that the mean stays (paper, section
-    3.3). Taught in notebook 03 §9.
+    3.3). Taught in notebook 03 §11.
     """
 
     def __init__(self, p: float):
@@ -82,7 +84,7 @@ class Attention(nn.Module):
 
     With relative positions the position term is a learned weight for each distance, and a query may also attend to
     nothing: a key and a value of zeros, with a learned weight of its own. A head that looks for "the artist four tracks
-    ago" then has an answer where there is none. Taught in notebook 03 §3–§6.
+    ago" then has an answer where there is none. Taught in notebook 03 §4–§8 and §15.
     """
 
     def __init__(self, config: SASRecConfig):
@@ -136,7 +138,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention, then a point-wise feed-forward net; LayerNorm before, dropout and residual after (sections 3.2–3.3).
 
-    Taught in notebook 03 §7–§8.
+    Taught in notebook 03 §9–§10.
     """
 
     def __init__(self, config: SASRecConfig):
@@ -158,7 +160,7 @@ class SASRec(nn.Module):
 
     `artist_of`, `album_of`: int [N+1], the artist and album id of each model id (entry 0 is 0), needed when the config
     has `n_artists` or `n_albums`. `seed` fixes the initial weights. A scorer as evaluation understands it: `name`,
-    `n_items`, `score`. Taught in notebook 03.
+    `n_items`, `score`. Taught in notebook 03 §12–§13.
     """
 
     name = "sasrec"
@@ -207,9 +209,9 @@ class SASRec(nn.Module):
             # Small waves of many lengths, not noise: "two steps back" is then the same rotation at every place from
             # the first step on, instead of something to be learned anew for each place.
             L, D = self.pos_emb.weight.shape
-            speed = torch.logspace(math.log10(2.0), math.log10(math.pi / max(L, 2)), D // 2)
+            speed = torch.logspace(math.log10(2.0), math.log10(math.pi / max(L, 2)), -(-D // 2))
             angle = torch.arange(L)[:, None] * speed
-            self.pos_emb.weight.copy_(0.1 * torch.cat([angle.cos(), angle.sin()], 1))
+            self.pos_emb.weight.copy_(0.1 * torch.cat([angle.cos(), angle.sin()], 1)[:, :D])
         for embedding in self.modules():
             if isinstance(embedding, nn.Embedding) and embedding.padding_idx == 0:
                 embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 
 from sasrec_utils import checks
 
@@ -51,6 +52,12 @@ def test_the_stub_is_not_attempted_yet(name):
 
     stubs = {"rank_of": None, "next_targets": None, "leaks": {"A": None, "B": None, "C": None}}
     stubs |= {"next_share": None, "weights_say": {"A": None, "B": None, "C": None}}
+    stubs = {
+        "rank_of": None,
+        "next_targets": None,
+        "leaks": {"A": None, "B": None, "C": None},
+        "attention_row": [None] * 3,
+    }
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
@@ -251,3 +258,117 @@ def test_an_error_in_the_learners_code_is_shown_with_the_input_that_caused_it():
 
 def test_a_forgotten_return_is_named():
     assert "returns nothing" in checks.shift(lambda p: None).text
+
+
+# --- notebook 03 ------------------------------------------------------------------------------------------------------
+
+
+def _causal(length):
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def _mask(ids, causal=True, keys=True, own=True, inverted=False, flat=False):
+    length = ids.shape[1]
+    allowed = _causal(length) if causal else torch.ones(length, length, dtype=torch.bool)
+    allowed = allowed & (ids > 0)[:, None, None, :] if keys else allowed.expand(len(ids), 1, length, length)
+    allowed = allowed | torch.eye(length, dtype=torch.bool) if own else allowed
+    allowed = ~allowed if inverted else allowed
+    return allowed[:, 0] if flat else allowed
+
+
+def _attend(q, k, v, allowed, scaled=True):
+    scores = q @ k.T / (q.shape[1] ** 0.5 if scaled else 1)
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1) @ v
+
+
+def _masked_with_zero(q, k, v):
+    return (q @ k.T / q.shape[1] ** 0.5).masked_fill(~_causal(len(q)), 0).softmax(-1) @ v
+
+
+def _padded(q, k, v, ids, *, keys=True, queries=False, own=False, additive=False, clean=False):
+    allowed = _causal(len(ids))
+    allowed = allowed & (ids > 0)[None] if keys else allowed
+    allowed = allowed & (ids > 0)[:, None] if queries else allowed
+    allowed = allowed | torch.eye(len(ids), dtype=torch.bool) if own else allowed
+    scores = q @ k.T / q.shape[1] ** 0.5
+    forbidden = torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)
+    weights = (scores + forbidden if additive else scores.masked_fill(~allowed, -torch.inf)).softmax(-1)
+    return (weights.nan_to_num() if clean else weights) @ v
+
+
+def _score(model, playlists, kept=lambda p, n: p[-n:], last=lambda ids: (ids > 0).sum(1) - 1, left=False):
+    length = model.config.max_len
+    ids = torch.zeros(len(playlists), length, dtype=torch.long)
+    for row, playlist in enumerate(playlists):
+        newest = torch.tensor(kept(playlist, length))
+        ids[row, length - len(newest) :] = newest if left else ids[row, length - len(newest) :]
+        ids[row, : len(newest)] = newest if not left else ids[row, : len(newest)]
+    return model(ids)[torch.arange(len(ids)), last(ids)] @ model.table().T
+
+
+def _bias(weight, length, sign=1, future=-torch.inf, place=False):
+    at = torch.arange(length)
+    back = sign * (at[:, None] - at[None, :])
+    chosen = weight[:, at[:, None].expand(length, length)] if place else weight[:, back.clamp(min=0)]
+    return chosen.masked_fill(_causal(length).logical_not(), future)
+
+
+BROKEN |= {
+    "attention_row": [
+        ([1 / 6, 3 / 6, 2 / 6], "the future"),
+        ([1 / 6, 3 / 6, 0], "before you divide"),
+        ([0.1, 0.9, 0], "2.2 becomes 1.1"),
+        ([0, 1.1, 0], "a row sums to 1"),
+        ([0.75, 0.25, 0], "stand to each other"),
+        ([1 / 4, 3 / 4], "three keys"),
+    ],
+    "allowed_mask": [
+        (lambda ids: _mask(ids, causal=False), "nobody sees the future"),
+        (lambda ids: _mask(ids, inverted=True), "True = may attend"),
+        (lambda ids: _mask(ids, keys=False), "padding is no track"),
+        (lambda ids: _mask(ids, own=False), "an empty row"),
+        (lambda ids: _mask(ids, flat=True), "the shape is"),
+        (lambda ids: _mask(ids).float(), "True and False"),
+        (lambda ids: _mask(ids) & ~torch.eye(ids.shape[1], dtype=torch.bool), "itself"),
+    ],
+    "masked_attention": [
+        (lambda q, k, v: (q @ k.T / q.shape[1] ** 0.5).softmax(-1).tril() @ v, "the future leaks"),
+        (_masked_with_zero, "the future leaks"),
+        (lambda q, k, v: _attend(q, k, v, torch.ones(len(q), len(q), dtype=torch.bool)), "the future leaks"),
+        (lambda q, k, v: _attend(q, k, v, ~_causal(len(q))), "not a number"),
+        (lambda q, k, v: _attend(q, k, v, _causal(len(q)).tril(-1)), "not a number"),
+        (lambda q, k, v: _attend(q, k, v, _causal(len(q)).T), "the future leaks"),
+        (lambda q, k, v: _attend(q, k, v, _causal(len(q)), scaled=False), "divided by"),
+        (lambda q, k, v: 2 * _attend(q, k, v, _causal(len(q))), "sum to 1"),
+    ],
+    "padded_attention": [
+        (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False, queries=True), "differs"),
+        (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False), "differs"),
+        (lambda q, k, v, ids: _padded(q, k, v, ids), "0 / 0"),
+        (lambda q, k, v, ids: _padded(q, k, v, ids, additive=True, clean=True), "gradients are finite"),
+    ],
+    "score_newest": [
+        (lambda model, playlists: _score(model, playlists, kept=lambda p, n: p[:n]), "the newest tracks are kept"),
+        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1), "the last real track decides"),
+        (lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1)), "IndexError"),
+        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1, left=True), "the last real track decides"),
+        (
+            lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1).min() - 1),
+            "nothing to do with each other",
+        ),
+    ],
+    "distance_bias": [
+        (lambda weight, length: _bias(weight, length, future=0.0), "the future gets -inf"),
+        (lambda weight, length: _bias(weight, length, sign=-1), "distance i - j"),
+        (lambda weight, length: _bias(weight, length, place=True), "distance i - j"),
+        (lambda weight, length: _bias(weight[:1], length), "the shape is"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name in ("attention_row", "allowed_mask", "masked_attention", "padded_attention",
+                                               "score_newest", "distance_bias") for i in range(len(BROKEN[name]))]
+)  # fmt: skip
+def test_a_broken_variant_of_notebook_03_is_found_and_named(name, index):
+    test_a_broken_variant_is_found_and_named(name, index)

@@ -429,7 +429,7 @@ def test_forward_makes_no_tensor_on_another_device(positions, features):
 
 @pytest.mark.parametrize(("changes", "word"), [
     ({"n_items": 0}, "n_items"), ({"dim": 0}, "dim"), ({"blocks": 0}, "blocks"), ({"heads": 0}, "heads"),
-    ({"max_len": 0}, "max_len"), ({"dim": 15, "heads": 2}, "heads"), ({"dim": 6, "heads": 2}, "even"),
+    ({"max_len": 0}, "max_len"), ({"dim": 15, "heads": 2}, "heads"), ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
     ({"dropout": 1.0}, "dropout"), ({"dropout": -0.1}, "dropout"), ({"dropout": float("nan")}, "dropout"),
     ({"positions": "learned"}, "absolute, rotary or relative"),
 ])  # fmt: skip

@@ -103,3 +103,36 @@ def test_the_masked_triangle_is_hatched_and_values_are_printed_up_to_eight():
     assert len(axes.texts) == 6
     long = plots.attention(np.tril(np.full((1, 9, 9), 0.1)), list("abcdefghi"))
     assert not long.figure.axes[0].texts
+
+
+# --- notebook 03 ------------------------------------------------------------------------------------------------------
+
+TINY = np.array([[1.0, -0.5], [0.25, 0.0]])
+CALLS |= {
+    "matrices": lambda: plots.matrices({"x": TINY, "y": 2 * TINY}, ["a", "b"], "Twice as much", ["→"]),
+    "matrices, a mask": lambda: plots.matrices({"may": np.array([[True, False], [False, False]])}, ["a", "b"], "One"),
+    "curves": lambda: plots.curves([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
+    "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
+    "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
+    "wiring": plots.wiring,
+}  # fmt: skip
+WORDS |= {
+    "matrices": "the last row, b: “x” 0.25, 0; “y” 0.5, 0",
+    "matrices, a mask": "“may” has 1 True, and 1 rows without any",
+    "curves": "weight for width 1, 4, 16: up 1, 2, 3; flat 1, 1, 1",
+    "cost": "N from 1 to 10 takes 1.0 to 10.0 ms (formula 2.0 to 20.0)",
+    "by_distance": "1: 1 back 0.70, nothing 0.10; 2: 1 back 0.20, nothing 0.70",
+    "wiring": "x + f(LN(x))",
+}
+
+
+def test_a_mask_hatches_what_is_false_and_small_numbers_are_written_short():
+    axes = CALLS["matrices, a mask"]().figure.axes[0]
+    assert sum(patch.get_hatch() == "////" for patch in axes.patches) == 3
+    axes = CALLS["matrices"]().figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1", "−0.5", "0.25", "0"]
+
+
+def test_where_nothing_is_lacking_nothing_is_said_about_it():
+    assert "What a row lacks" not in plots.attention(np.eye(3)[None], list("abc")).words
+    assert "What a row lacks" in CALLS["attention"]().words

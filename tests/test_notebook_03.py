@@ -1,0 +1,255 @@
+"""Notebook 03: what it defines is taken out of the notebook and tested like any other code."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import sasrec_utils.model as package
+from sasrec_utils import checks
+from sasrec_utils.sequences import Sequences, leave_last_out
+from sasrec_utils.synthetic import TEACHING, Oracle, World
+
+PATH = Path(__file__).resolve().parent.parent / "notebooks" / "03_self_attention.ipynb"
+CELLS = nbformat.read(PATH, as_version=4).cells
+CODE = [cell for cell in CELLS if cell.cell_type == "code"]
+
+
+def defined() -> dict:
+    """Everything that the notebook defines before it opens data; cells that measure time are left out."""
+    scope: dict = {}
+    for cell in CODE:
+        if "lab.open_data" in cell.source:
+            break
+        if "timings" not in cell.source:
+            exec(compile(cell.source, PATH.name, "exec"), scope)
+    return scope
+
+
+@pytest.fixture(scope="module")
+def nb() -> dict:
+    before = torch.get_rng_state()
+    scope = defined()
+    torch.set_rng_state(before)
+    torch.set_printoptions(profile="default")
+    return scope
+
+
+def ragged(N, L, rows=6, seed=0) -> tuple[list[list[int]], torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    playlists = [rng.integers(1, N + 1, length).tolist() for length in (1, L, *rng.integers(1, L + 1, rows - 2))]
+    return playlists, torch.tensor([playlist + [0] * (L - len(playlist)) for playlist in playlists])
+
+
+def twins(nb, N=50, D=16, H=2, L=9, blocks=2, seed=0):
+    """The notebook's model and the package's with the same random weights."""
+    theirs = package.SASRec(package.SASRecConfig(N, D, blocks, H, L)).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for weights in theirs.parameters():
+        weights += 0.2 * torch.randn(weights.shape, generator=generator)
+    theirs.item_emb.weight[0] = 0
+    mine = nb["SASRec"](N, D, H, L, blocks).eval()
+    mine.load_state_dict(theirs.state_dict())
+    return mine, theirs
+
+
+def test_the_whole_model_stands_in_one_cell_of_at_most_forty_lines():
+    (cell,) = [cell for cell in CODE if re.search(r"(?m)^class SASRec\(", cell.source)]
+    assert len([line for line in cell.source.splitlines() if line.strip()]) <= 40
+    assert max(map(len, cell.source.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(("D", "H", "L", "blocks"), [(3, 1, 5, 1), (16, 2, 9, 2), (24, 4, 30, 3), (8, 8, 2, 1)])
+@torch.inference_mode()
+def test_it_is_the_packages_model(nb, D, H, L, blocks):
+    mine, theirs = twins(nb, D=D, H=H, L=L, blocks=blocks)
+    playlists, ids = ragged(50, L)
+    assert torch.allclose(mine(ids), theirs(ids), rtol=0, atol=1e-5)
+    scores = torch.from_numpy(theirs.score(Sequences.from_lists(playlists)))
+    assert torch.allclose(mine.score(ids)[:, 1:], scores[:, 1:], rtol=0, atol=2e-5)
+
+
+@torch.inference_mode()
+def test_it_is_pytorchs_encoder(nb):
+    D, H, L, blocks = 16, 2, 9, 2
+    mine, _ = twins(nb, D=D, H=H, L=L, blocks=blocks)
+    layer = nn.TransformerEncoderLayer(D, H, D, 0.2, "relu", batch_first=True, norm_first=True)
+    encoder = nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(D), enable_nested_tensor=False).eval()
+    for its, my in zip(encoder.layers, mine.blocks, strict=True):
+        for to, of in (
+            (its.self_attn.out_proj, my.attention["out"]), (its.linear1, my.feed_in), (its.linear2, my.feed_out),
+            (its.norm1, my.norm_attention), (its.norm2, my.norm_feed),
+        ):  # fmt: skip
+            to.load_state_dict(of.state_dict())
+        its.self_attn.in_proj_weight.copy_(my.attention["qkv"].weight)
+        its.self_attn.in_proj_bias.copy_(my.attention["qkv"].bias)
+    encoder.norm.load_state_dict(mine.norm.state_dict())
+    _, ids = ragged(50, L)
+    blocked = torch.ones(L, L, dtype=torch.bool).triu(1)
+    assert torch.allclose(encoder(mine.item_emb(ids) + mine.pos_emb.weight, mask=blocked), mine(ids), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_it_sees_neither_future_nor_padding(nb):
+    mine, _ = twins(nb)
+    _, ids = ragged(50, 9)
+    ids[:, :] = torch.where(ids == 0, 7, ids)
+    for t in range(8):
+        changed = ids.clone()
+        changed[:, t + 1 :] = 11
+        assert torch.equal(mine(changed)[:, : t + 1], mine(ids)[:, : t + 1])
+    padded = torch.cat([ids[:, :4], torch.zeros(len(ids), 5, dtype=torch.long)], 1)
+    assert torch.allclose(mine(padded)[:, :4], mine(ids[:, :4]), rtol=0, atol=1e-5)
+
+
+def test_it_trains(nb):
+    torch.manual_seed(0)
+    model = nb["SASRec"](N=6, D=16, H=2, L=6, blocks=1, dropout=0.0)
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3], [2, 3, 0, 0, 0, 0]])
+    targets = torch.tensor([[2, 3, 4, 5, 6, 1], [5, 6, 1, 2, 3, 4], [3, 4, 0, 0, 0, 0]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        logits = model(ids) @ model.item_emb.weight[1:].T  # padding is no candidate
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten() - 1, ignore_index=-1)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(weights.grad.isfinite().all() for weights in model.parameters())
+        optimizer.step()
+    assert loss < 0.1
+    assert not model.item_emb.weight[0].any()
+
+
+def test_the_naive_forms_are_the_fast_ones(nb):
+    generator = torch.Generator().manual_seed(3)
+    for L, D in ((1, 2), (4, 6), (7, 12)):
+        q, k, v = torch.randn(3, L, D, generator=generator)
+        allowed = torch.ones(L, L, dtype=torch.bool).tril()
+        wanted = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
+        for form in (nb["attend"], nb["attend_fast"]):
+            found, weights = form(q, k, v, allowed)
+            assert torch.allclose(found, wanted, atol=1e-5)
+            assert torch.allclose(weights.sum(1), torch.ones(L), atol=1e-5)
+            assert not weights.triu(1).any()
+        heads = [part.view(L, 2, D // 2).transpose(0, 1) for part in (q, k, v)]
+        wanted = F.scaled_dot_product_attention(*heads, is_causal=True).transpose(0, 1).reshape(L, D)
+        assert torch.allclose(nb["multi_head"](q, k, v, allowed, 2)[0], wanted, atol=1e-5)
+        assert torch.allclose(nb["layer_norm"](q), F.layer_norm(q, (D,)), atol=1e-4)
+        W = torch.randn(2, D, D, generator=generator)
+        assert torch.allclose(nb["feed_forward"](q, *W), F.relu(q @ W[0]) @ W[1], atol=1e-4)
+    dropped = nb["dropout"](torch.ones(1000, 100), 0.2)
+    assert abs(float(dropped.mean()) - 1) < 0.02
+    assert set(dropped.unique().tolist()) == {0.0, 1.25}
+
+
+def test_the_toy_is_what_pencil_and_paper_give(nb):
+    """The whole way once more in plain Python, from the numbers of the tables."""
+    E = {1: (1, -1, 0), 2: (-1, 1, 0), 3: (2, -1, -1), 4: (-1, 2, -1), 5: (1, -1, -2), 6: (-2, 2, 0), 7: (2, -2, 0)}
+
+    def norm(x):
+        mean = sum(x) / 3
+        spread = math.sqrt(sum((a - mean) ** 2 for a in x) / 3 + 1e-5)
+        return [(a - mean) / spread for a in x]
+
+    x = [[*E[s][:2], E[s][2] + t / 2] for t, s in enumerate([3, 2, 1, 4, 5])]
+    z = [norm(row) for row in x]
+    scores = [(-z[4][0] * key[0] + z[4][2] * key[2]) / math.sqrt(3) for key in z]
+    weights = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
+    h = [a + 2 * sum(w * row[i] for w, row in zip(weights, z, strict=True)) * (i < 2) for i, a in enumerate(x[4])]
+    n = norm(h)
+    state = norm([h[0] - max(0, -n[0]), h[1] + max(0, n[1]), h[2]])
+    r = [sum(a * b for a, b in zip(state, E[i], strict=True)) for i in range(1, 8)]
+    p = [math.exp(a) / sum(map(math.exp, r)) for a in r]
+    assert np.allclose(nb["A"][4], weights, atol=1e-5)
+    assert np.allclose(nb["p"], p, atol=1e-5)
+    assert max(range(7), key=p.__getitem__) + 1 == 6
+    assert 0.75 < p[5] < 0.77
+
+
+@pytest.mark.parametrize(("lag", "back"), [(2, 1), (4, 3)])
+def test_the_hand_made_head_is_the_law_of_callbacks(nb, lag, back):
+    only = ((0.0, 0.0, 1.0, 0.0, 0.0, 0.0),) * 4
+    dials = {"callback_lags": (lag,) * 4, "repeat_rates": (0.0, 0.0), "length_mu": 2.4, "length_max": 16}
+    world = World(replace(TEACHING, style_mechanisms=only, seed=5, **dials))
+    drawn, N = world.playlists(200), world.n_tracks
+    histories, _ = leave_last_out(Sequences(drawn.tracks + 1, drawn.offsets))
+    scores = nb["HandMadeHead"](world, back).score(histories)
+    scores[:, 0] = -np.inf
+    for row, history in zip(scores, histories, strict=True):
+        row[history] = -np.inf
+    law = Oracle(world, np.arange(-1, N), N).score(histories)
+    gap = np.abs(torch.from_numpy(scores).softmax(1).numpy() - law).max(1)
+    left = [
+        np.isin(np.flatnonzero(world.artist == world.artist[h[-lag] - 1]) + 1, h, invert=True).any() for h in histories
+    ]
+    assert np.mean(left) > 0.9
+    assert gap[left].max() < 1e-5
+
+
+@pytest.mark.parametrize(("N", "D", "H", "L", "blocks"), [(30, 8, 2, 5, 1), (200, 32, 4, 40, 3)])
+def test_the_counts_are_right(nb, N, D, H, L, blocks):
+    model = nb["SASRec"](N, D, H, L, blocks).eval()
+    assert sum(weights.numel() for weights in model.parameters()) == sum(nb["n_weights"](N, D, L, blocks).values())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        nb["step"](model, torch.ones(3, L, dtype=torch.long))
+    assert counter.get_total_flops() == nb["flops"](3, L, D, N, blocks)
+
+
+def shown_in_the_text() -> list[tuple[str, str]]:
+    """(check, code) of each broken variant that an exercise shows."""
+    text = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown").split("## Exercises")[1]
+    found = re.findall(r"```python\n(def (\w+)\(.*?)```", text, re.DOTALL)
+    return [(name, code) for code, name in found]
+
+
+def test_three_exercises_show_a_broken_variant():
+    assert [name for name, _ in shown_in_the_text()] == ["masked_attention", "padded_attention", "score_newest"]
+
+
+@pytest.mark.parametrize(("name", "code"), shown_in_the_text())
+def test_the_variant_that_an_exercise_shows_fails_its_check(name, code):
+    scope = {"math": math, "torch": torch}
+    exec(code, scope)
+    result = getattr(checks, name)(scope[name])
+    assert result.text.startswith("✘")
+
+
+@pytest.mark.parametrize(
+    "repair", ["kept = playlist[-L:]", "return hidden[torch.arange(len(ids)), (ids > 0).sum(1) - 1]"]
+)
+def test_one_repair_of_the_two_is_not_enough(repair):
+    (code,) = [code for name, code in shown_in_the_text() if name == "score_newest"]
+    bad = "kept = playlist[:L]" if "kept" in repair else "return hidden[:, -1]"
+    assert bad in code
+    scope = {"torch": torch}
+    exec(code.replace(bad, repair), scope)
+    assert checks.score_newest(scope["score_newest"]).text.startswith("✘")
+
+
+def test_docstrings_name_sections_that_exist():
+    sections = {int(n) for cell in CELLS for n in re.findall(r"(?m)^## (\d+) ·", cell.source)}
+    assert sections == set(range(1, 17))
+    for part, wanted in ((package.Attention, "Attention"), (package.Block, ""), (package.Dropout, "dropout")):
+        named = re.search(r"notebook 03 (§[^.\n]*)", part.__doc__)[1]
+        numbers = list(map(int, re.findall(r"\d+", named)))
+        assert numbers and set(numbers) <= sections, (part, wanted)
+
+
+def test_weights_of_the_three_parts_may_be_any(nb):
+    """Order of queries, keys, values in the package's one matrix: as the notebook says."""
+    layer = package.Attention(package.SASRecConfig(4, dim=6, heads=3)).requires_grad_(False)
+    noise = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
+    q, k, v = layer.qkv(noise).chunk(3, 1)
+    for order in itertools.permutations((q, k, v)):
+        found = layer.out(nb["multi_head"](*order, torch.ones(4, 4).tril(), 3)[0])
+        assert torch.allclose(layer(noise[None])[0][0], found, atol=1e-5) == (order[0] is q and order[1] is k)
