@@ -464,7 +464,7 @@ def by_group(
     finding: str,
 ) -> Picture:
     """One row per group, one marker per series (at most four), each (mean, low, high). Taught in notebook 05 §4."""
-    figure, axes = _axes(width=7.2, height=1.3 + 0.2 * len(groups) * (len(series) + 1))
+    figure, axes = _axes(width=7.2, height=1.3 + 0.17 * len(groups) * (len(series) + 1))
     step = 0.8 / max(len(series), 2)
     for index, (name, values) in enumerate(series.items()):
         colour, marker, _ = CYCLE[index]
@@ -509,8 +509,8 @@ def curves(
         _line(axes, x, y, index, name)
     for place, text in (marks or {}).items():
         axes.axvline(place, color="#5F5F5F", linestyle="--", linewidth=1.2)
-        axes.annotate(text, (place, 1), xycoords=("data", "axes fraction"), xytext=(4, -3), textcoords="offset points",
-                      va="top", fontsize=9, color="#3F3F3F")  # fmt: skip
+        axes.annotate(text, (place, 0), xycoords=("data", "axes fraction"), xytext=(4, 3), textcoords="offset points",
+                      va="bottom", fontsize=9, color="#3F3F3F")  # fmt: skip
     top = max(max(y) for y in lines.values())
     if level is not None:
         axes.axhline(level[0], color=OKABE_ITO["vermilion"], linestyle="--", linewidth=1.4)
@@ -552,7 +552,7 @@ def against_claim(
 
     Taught in notebook 05 §11.
     """
-    figure, axes = _axes(width=7.2, height=1.3 + 0.36 * len(names))
+    figure, axes = _axes(width=7.2, height=1.4 + 0.34 * len(names))
     for row, value in enumerate(values):
         bound = row in bounds
         axes.barh(row, value, color="white" if bound else OKABE_ITO["sky"], hatch="///" if bound else "",
@@ -567,7 +567,7 @@ def against_claim(
     axes.set_xlim(0, max(*values, claimed) * 1.12)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel=unit)
-    axes.set_title(finding, pad=20)
+    figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")  # wider than the axes
     each = ", ".join(f"{name} {value:.{digits}f}" for name, value in zip(names, values, strict=True))
     words = f"{unit}, against the claimed {claimed:g}: {each}"
     if bounds:
