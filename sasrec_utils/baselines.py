@@ -50,7 +50,7 @@ def _weights(histories: Sequences, n_items: int, n_last: int, decay: float) -> s
 class Popularity:
     """The same ranking for everyone: number of plays in the training playlists.
 
-    Scores are plays, plus less than one half to part ties. Taught in notebook 05 §1.
+    Scores are plays, plus less than one half to part ties. Taught in notebook 05 §3.
     """
 
     plays: np.ndarray
@@ -58,7 +58,7 @@ class Popularity:
 
     @classmethod
     def fit(cls, train: Sequences, n_items: int) -> Popularity:
-        """Count the plays of tracks 1..`n_items` in the training playlists. Taught in notebook 05 §1."""
+        """Count the plays of tracks 1..`n_items` in the training playlists. Taught in notebook 05 §3."""
         return cls(_popularity(train, n_items))
 
     @property
@@ -67,7 +67,7 @@ class Popularity:
         return len(self.plays) - 1
 
     def score(self, histories: Sequences) -> np.ndarray:
-        """Plays of every track, the same for each history; float32 [B, N + 1]. Taught in notebook 05 §1."""
+        """Plays of every track, the same for each history; float32 [B, N + 1]. Taught in notebook 05 §3."""
         return np.tile(self.plays, (len(histories), 1))
 
 
@@ -78,7 +78,7 @@ class Markov:
     P(j | i) = (n_ij + damping · p_j) / (n_i + damping), with n_ij how often j directly followed i, n_i its
     sum over j and p the popularity: a Dirichlet prior, which trusts a track the more the oftener it was
     played (MacKay and Peto 1995). The score is the mean of P(· | i) over the `n_last` newest tracks with
-    weights `decay`^age. `n_last=1` is the plain chain. Taught in notebook 05 §1.
+    weights `decay`^age. `n_last=1` is the plain chain. Taught in notebook 05 §3.
     """
 
     counts: sparse.csr_array
@@ -103,7 +103,7 @@ class Markov:
         damping: float = 1.0,
         name: str = "Markov",
     ) -> Markov:
-        """Count direct successions of known tracks in the training playlists. Taught in notebook 05 §1."""
+        """Count direct successions of known tracks in the training playlists. Taught in notebook 05 §3."""
         items, owner = train.items, train.owner
         pairs = (owner[1:] == owner[:-1]) & (items[1:] <= n_items) & (items[:-1] <= n_items)
         before, after = items[:-1][pairs], items[1:][pairs]
@@ -119,7 +119,7 @@ class Markov:
     def score(self, histories: Sequences) -> np.ndarray:
         """Probability of each next track, float32 [B, N + 1]; popularity after an empty history.
 
-        Taught in notebook 05 §1.
+        Taught in notebook 05 §3.
         """
         weights = _weights(histories, self.n_items, self.n_last, self.decay)
         empty = np.diff(weights.indptr) == 0
@@ -142,7 +142,7 @@ class ItemKNN:
     and n_i those that hold i: the cosine of their playlist vectors (Sarwar et al., WWW 2001), pulled to 0
     where the evidence is thin. Each track keeps its `neighbours` most similar ones. The score is the sum of
     s_ij over the `n_last` newest tracks i of the history with weights `decay`^age. Taught in notebook 05
-    §1.
+    §3.
     """
 
     similarity: sparse.csr_array
@@ -166,7 +166,7 @@ class ItemKNN:
         """Similarities of tracks over the training playlists.
 
         Rows of the track × track matrix are made in blocks and cut to `neighbours` at once, so memory stays
-        at N × `neighbours` entries however large the catalogue. Taught in notebook 05 §1.
+        at N × `neighbours` entries however large the catalogue. Taught in notebook 05 §3.
         """
         known = _known(train, n_items)
         held = sparse.csr_array(
@@ -196,7 +196,7 @@ class ItemKNN:
         return len(self.plays) - 1
 
     def score(self, histories: Sequences) -> np.ndarray:
-        """Weighted sum of similarities to the newest tracks, float32 [B, N + 1]. Taught in notebook 05 §1."""
+        """Weighted sum of similarities to the newest tracks, float32 [B, N + 1]. Taught in notebook 05 §3."""
         weights = _weights(histories, self.n_items, self.n_last, self.decay)
         return (weights @ self.similarity).toarray() + self.plays * (_HAIR / self.plays.sum())
 
@@ -225,7 +225,7 @@ class Blend:
     constant. A track that any part rules out (-inf) stays ruled out. A blend is a scorer, so it can be part of
     another. For item-kNN + Markov, z-scores gave the best NDCG@10 on two public data sets and two made-up worlds,
     against scaling by the largest score, sums of probabilities or logarithms, and reciprocal ranks.
-    Taught in notebook 05 §6.
+    Taught in notebook 05 §3.
     """
 
     scorers: tuple
@@ -252,7 +252,7 @@ class Blend:
         return self.scorers[0].n_items
 
     def score(self, histories: Sequences) -> np.ndarray:
-        """Weighted sum of standardised scores, float32 [B, N + 1]. Taught in notebook 05 §6."""
+        """Weighted sum of standardised scores, float32 [B, N + 1]. Taught in notebook 05 §3."""
         parts = (
             _standardise(scorer.score(histories), logits)
             for scorer, logits in zip(self.scorers, self.logits, strict=True)
@@ -302,7 +302,7 @@ def tune(candidates: Iterable, histories: Sequences, targets: np.ndarray, *, k: 
     decay=0.9)`). `histories`, `targets`: of *validation* playlists, never of the test ones: a setting
     chosen on the test set has seen the answers. Returns (scorer, DataFrame with a row per candidate: name,
     settings, recall, ndcg). The earlier of equals wins. Raises ValueError when no target is known. Taught
-    in notebook 05 §6.
+    in notebook 05 §3.
     """
     best, best_ndcg, rows = None, -1.0, []
     for candidate in candidates:
@@ -328,7 +328,7 @@ def tune_blend(
 
     Tries all weights that are multiples of `step` and sum to 1, so one part alone is among them; each part
     with a negative score is tried as it is and as logits. Every part is scored once. Two parts are 21
-    blends, three are 231 (or blend a blend). `histories`, `targets` as in `tune`. Taught in notebook 05 §6.
+    blends, three are 231 (or blend a blend). `histories`, `targets` as in `tune`. Taught in notebook 05 §3.
     """
     parts = tuple(scorers)
     Blend(parts, (1.0,) * len(parts))  # refuses parts that do not fit before anything is scored
@@ -382,7 +382,7 @@ def fit_baselines(train: Sequences, n_items: int, histories: Sequences, targets:
 
     `train`: training playlists in model ids; `histories`, `targets`: of validation playlists, on which
     settings and weights are chosen by NDCG@k. The Markov chain in the list is the plain one (last track
-    only); the blend has one over the ten newest tracks. Taught in notebook 05 §6.
+    only); the blend has one over the ten newest tracks. Taught in notebook 05 §3.
     """
     markov = Markov.fit(train, n_items)
     longer, _ = tune(

@@ -80,7 +80,7 @@ def sampled_ranks(
 
     Negatives are distinct, uniform over the tracks that are neither in the history nor the target (arXiv
     1808.09781, section 4.1); a playlist with fewer such tracks gets all of them. Fixed `negatives` (int [U,
-    n], 0 = none) may be given instead. Ties and rank 0 as in `ranks`. Taught in notebook 05 §3.
+    n], 0 = none) may be given instead. Ties and rank 0 as in `ranks`. Taught in notebook 05 §7.
     """
     targets = _checked_targets(histories, targets)
     if negatives is None:
@@ -235,7 +235,7 @@ def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its 95 % interval. Taught in notebook 05 §4."""
+    """A mean and the ends of its 95 % interval. Taught in notebook 05 §3."""
 
     mean: float
     low: float
@@ -273,7 +273,7 @@ class Report:
     does not count. `metrics`: their means with 95 % bootstrap intervals over playlists. `recall@k` and the
     like are over the targets kept; `recall@k_all` is over all targets, a lost one being a miss. `coverage`:
     share of the N tracks that are among the best k of some playlist. `targets` tells whether two reports
-    are about the same playlists. Taught in notebook 05 §4.
+    are about the same playlists. Taught in notebook 05 §3.
     """
 
     name: str
@@ -320,7 +320,7 @@ def evaluate(
     `histories`, `targets`: U playlists and the track that follows each, in model ids. `protocol`: "full"
     ranks among all tracks (`ranks`), "sampled" among 100 random ones drawn with `seed` (`sampled_ranks`).
     Playlists without a target (0) do not count; every other one does. Raises ValueError for an unknown
-    protocol and when no playlist has a target. Taught in notebook 05 §4.
+    protocol and when no playlist has a target. Taught in notebook 05 §3.
     """
     targets = _checked_targets(histories, targets)
     counted = targets > 0
@@ -394,7 +394,7 @@ def continuation(
     - `clicks`: floor((place of the first hit - 1) / 10), 51 when there is none. Fewer is better.
     - `recall@n`: share of G found anywhere in R.
 
-    Raises ValueError when no playlist has anything held out. Taught in notebook 05 §5.
+    Raises ValueError when no playlist has anything held out. Taught in notebook 05 §8.
     """
     if len(seeds) != len(held_out):
         raise ValueError(f"{len(seeds)} seed playlists need as many held-out parts, got {len(held_out)}")
@@ -458,7 +458,7 @@ def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 10
     Differences are taken playlist by playlist and resampled together, which is far sharper than holding two
     separate intervals side by side. An interval that contains 0 says that these playlists cannot tell the
     two apart. Raises ValueError when the reports are not about the same playlists. Taught in notebook 05
-    §4.
+    §3.
     """
     for report in (a, b):
         if metric not in report.values:
@@ -476,7 +476,7 @@ def table(reports: Iterable[Report]) -> pd.DataFrame:
     """Reports side by side, ready to print: one row per scorer, `mean [low, high]` per metric.
 
     The last columns say what is behind each row: coverage, share of targets kept, number of playlists.
-    Taught in notebook 05 §4.
+    Taught in notebook 05 §3.
     """
     rows = []
     for report in reports:

@@ -314,7 +314,7 @@ def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = 
     The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist
     order. Both results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held
     out, and evaluation does not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in
-    notebook 05 §5.
+    notebook 05 §8.
     """
     if n_seeds < 0:
         raise ValueError(f"n_seeds must not be negative, got {n_seeds}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 
 import nbformat
@@ -58,6 +59,7 @@ def test_the_stub_is_not_attempted_yet(name):
         "leaks": {"A": None, "B": None, "C": None},
         "attention_row": [None] * 3,
     }
+    stubs["three_metrics"] = {"recall": None, "ndcg": None, "mrr": None}
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
@@ -106,6 +108,39 @@ def _losing(n, seed):
 
 
 # (broken variant, a part of what the check must say)
+def _boot(differences, seed):
+    means = np.random.default_rng(seed).choice(differences, (2000, len(differences))).mean(1)
+    return (float(np.mean(differences)), *np.percentile(means, [2.5, 97.5]))
+
+
+def _unpaired(a, b, seed):
+    rng = np.random.default_rng(seed)
+    means = rng.choice(a, (2000, len(a))).mean(1) - rng.choice(b, (2000, len(b))).mean(1)
+    return np.mean(a) - np.mean(b), *np.percentile(means, [2.5, 97.5])
+
+
+def _seedless(a, b, seed):
+    return _boot(np.array(a) - b, None)
+
+
+def _of_values(a, b, seed):
+    return float(np.mean(np.array(a) - b)), *np.percentile(np.array(a) - b, [2.5, 97.5])
+
+
+def _within(lower):
+    """A rule for `impossible` that has only some of the bounds."""
+    return lambda recall, ndcg, k, known: not (lower(recall, k) <= ndcg <= recall <= known <= 1)
+
+
+def _drawn_again(rank, n, m, k):
+    better = (rank - 1) / (n - 1)
+    return sum(math.comb(m, j) * better**j * (1 - better) ** (m - j) for j in range(k))
+
+
+def _hypergeometric(rank, n, m, most):
+    return sum(math.comb(rank - 1, j) * math.comb(n - rank, m - j) for j in range(most + 1)) / math.comb(n - 1, m)
+
+
 BROKEN = {
     "rank_of": [(3, "already heard"), (1, "higher"), (0, "start at 1")],
     "share_of_best": [
@@ -176,6 +211,37 @@ BROKEN = {
             ),
             "last batch",
         ),
+    ],
+    "three_metrics": [
+        ({"recall": 2, "ndcg": 0.5, "mrr": 0.47}, "2 of 3"),
+        ({"recall": 0.67, "ndcg": 1.5, "mrr": 0.47}, "over 3"),
+        ({"recall": 0.67, "ndcg": 0.5, "mrr": 0.44}, "no cut-off"),
+        ({"recall": 0.67}, "each of"),
+    ],
+    "honest_rank": [
+        (lambda t, rivals: 1 + sum(r > t for r in rivals), "tie counts against"),
+        (lambda t, rivals: 1 + sum(r >= t for r in rivals), "NaN"),
+        (lambda t, rivals: sum(r >= t for r in rivals), "rank 1"),
+        (lambda t, rivals: 1 + sorted([t, *rivals], reverse=True).index(t), "tie counts against"),
+    ],
+    "difference_interval": [
+        (_unpaired, "same playlists"),
+        (_of_values, "two playlists"),
+        (_seedless, "same seed"),
+        (lambda a, b, seed: _boot(np.array(b) - a, seed), "mean is that of a - b"),
+        (lambda a, b, seed: float(np.mean(np.array(a) - b)), "returns"),
+    ],
+    "impossible": [
+        (_within(lambda recall, k: 0), "at rank 10"),
+        (_within(lambda recall, k: recall / math.log2(11)), "k = 1"),
+        (lambda recall, ndcg, k, known: ndcg > 1, "Recall"),
+        (lambda recall, ndcg, k, known: not recall / math.log2(k + 1) <= ndcg <= recall <= 1, "not known"),
+    ],
+    "sampled_hit": [
+        (_drawn_again, "without putting back"),
+        (lambda rank, n, m, k: float(1 + m * (rank - 1) / (n - 1) <= k), "decides"),
+        (lambda rank, n, m, k: _hypergeometric(rank, n, m, k), "decides"),
+        (lambda rank, n, m, k: float(rank <= k), "decides"),
     ],
 }
 

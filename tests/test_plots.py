@@ -24,6 +24,28 @@ CALLS = {
     "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
     "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
     "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
+    "by_group": lambda: plots.by_group(
+        ["short", "long"],
+        {"Markov": [(0.2, 0.1, 0.3), (0.4, 0.3, 0.5)], "oracle": [(0.5, 0.4, 0.6), (0.6, 0.5, 0.7)]},
+        "Recall@10",
+        "Longer is easier",
+    ),
+    "curves": lambda: plots.curves(
+        [1, 10, 100],
+        {"a": [0.1, 0.2, 0.3], "b": [0, 0.25, 0.5]},
+        "k",
+        "Recall@k",
+        "They cross",
+        {10: "k = 10"},
+        log=True,
+    ),
+    "curves, with a level": lambda: plots.curves(
+        [1, 5], {"train": [0.1, 0.9]}, "epochs", "Recall@10", "Up", level=(0.42, "claimed")
+    ),
+    "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
+    "continuation": lambda: plots.continuation(
+        [1, 5], {"NDCG": {"a": [0.1, 0.2]}, "clicks": {"a": [3.0, 2.0]}}, "More seeds help"
+    ),
 }
 CALLS |= {
     "promises": lambda: plots.promises(["x", "y"], [0.1, 0.5], [(0.2, 0.1, 0.3), (0.5, 0.4, 0.6)]),
@@ -40,6 +62,11 @@ WORDS = {
     "batch": "wide 75.0%, tight 0.0%",
     "bars": "Recall: a 0.250 (0.200 to 0.300), b 0.500 (0.400 to 0.600)",
     "attention": "head 1 gives 0.40 to “z” (itself)",
+    "by_group": "short: Markov 0.200, oracle 0.500; long: Markov 0.400, oracle 0.600",
+    "curves": "a 0.100, 0.200, 0.300 at 1, 10, 100; b 0.000, 0.250, 0.500",
+    "curves, with a level": "the dashed line is at 0.42, claimed",
+    "against_claim": "against the claimed 0.42: model 0.100, ceiling 0.300; hatched: ceiling",
+    "continuation": "with 1, 5 seeds, NDCG: a 0.100 0.200; clicks: a 3.000 2.000",
 }
 WORDS |= {
     "promises": "x says 0.100 and finds 0.200 (0.100 to 0.300); y says",
