@@ -27,20 +27,20 @@ from sasrec_utils.sequences import Sequences
 
 __all__ = [
     "Result",
-    "at_most",
     "allowed_mask",
+    "at_most",
     "attention_row",
     "bucket",
     "collision",
-    "distance_bias",
     "difference_interval",
+    "distance_bias",
     "honest_rank",
     "honest_split",
     "impossible",
     "keep_newest",
     "leaks",
-    "next_share",
     "masked_attention",
+    "next_share",
     "next_targets",
     "next_tracks",
     "padded_attention",
@@ -48,8 +48,8 @@ __all__ = [
     "pick",
     "rank_of",
     "same_artist",
-    "score_newest",
     "sampled_hit",
+    "score_newest",
     "share_of_best",
     "shared_playlists",
     "shift",
@@ -475,6 +475,8 @@ def at_most(function: Callable[[list[tuple[str, str]], int, int], list[str]]) ->
     _expect(function, (ranked, 1, 5), ["a1", "b1"], "where artists run out, the list stays short")
     _expect(function, (ranked, 2, 1), ["a1"], "k is respected")
     _expect(function, ([], 1, 3), [], "from nothing comes nothing")
+
+
 # --- notebook 03 ------------------------------------------------------------------------------------------------------
 
 
@@ -661,6 +663,8 @@ def distance_bias(function: Callable[[torch.Tensor, int], torch.Tensor]) -> None
                 raise _Violated(f"the future gets -inf: {where} is {value:g}")
             if j <= i and value != weight[h, i - j]:
                 raise _Violated(f"the weight of distance i - j: {where} is {value:g}, wanted {weight[h, i - j]:g}")
+
+
 # --- notebook 05 ------------------------------------------------------------------------------------------------------
 
 

@@ -37,19 +37,19 @@ __all__ = [
     "bars",
     "batch",
     "by_distance",
-    "cost",
-    "coverage",
-    "falls",
     "by_group",
     "continuation",
+    "cost",
     "coverage",
     "curves",
+    "falls",
     "growth",
     "lags",
     "lengths",
     "long_tail",
-    "promises",
     "matrices",
+    "over_sizes",
+    "promises",
     "titles",
     "unseen",
     "wiring",
@@ -515,7 +515,7 @@ def matrices(parts: Mapping[str, np.ndarray], rows: Sequence[str], finding: str,
 
 
 @_styled
-def curves(
+def over_sizes(
     x: Sequence[float], series: Mapping[str, Sequence[float]], axis: tuple[str, str], finding: str, log: bool = False
 ) -> Picture:
     """Up to four series over x; `axis`: names of x and y; `log`: whether x is logarithmic, base 2. Notebook 03 §5."""

@@ -138,7 +138,7 @@ TINY = np.array([[1.0, -0.5], [0.25, 0.0]])
 CALLS |= {
     "matrices": lambda: plots.matrices({"x": TINY, "y": 2 * TINY}, ["a", "b"], "Twice as much", ["→"]),
     "matrices, a mask": lambda: plots.matrices({"may": np.array([[True, False], [False, False]])}, ["a", "b"], "One"),
-    "curves": lambda: plots.curves([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
+    "over_sizes": lambda: plots.over_sizes([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
     "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
     "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
     "wiring": plots.wiring,
@@ -146,7 +146,7 @@ CALLS |= {
 WORDS |= {
     "matrices": "the last row, b: “x” 0.25, 0; “y” 0.5, 0",
     "matrices, a mask": "“may” has 1 True, and 1 rows without any",
-    "curves": "weight for width 1, 4, 16: up 1, 2, 3; flat 1, 1, 1",
+    "over_sizes": "weight for width 1, 4, 16: up 1, 2, 3; flat 1, 1, 1",
     "cost": "N from 1 to 10 takes 1.0 to 10.0 ms (formula 2.0 to 20.0)",
     "by_distance": "1: 1 back 0.70, nothing 0.10; 2: 1 back 0.20, nothing 0.70",
     "wiring": "x + f(LN(x))",
