@@ -51,15 +51,15 @@ def test_the_stub_is_not_attempted_yet(name):
     def stub(*args):
         raise NotImplementedError
 
-    stubs = {"rank_of": None, "next_targets": None, "leaks": {"A": None, "B": None, "C": None}}
-    stubs |= {"next_share": None, "weights_say": {"A": None, "B": None, "C": None}}
     stubs = {
         "rank_of": None,
         "next_targets": None,
         "leaks": {"A": None, "B": None, "C": None},
         "attention_row": [None] * 3,
+        "three_metrics": {"recall": None, "ndcg": None, "mrr": None},
+        "next_share": None,
+        "weights_say": {"A": None, "B": None, "C": None},
     }
-    stubs["three_metrics"] = {"recall": None, "ndcg": None, "mrr": None}
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
