@@ -102,6 +102,7 @@ class PlaylistPicker(ipywidgets.VBox):
         self.next_id, self.chosen = 0, -1
         self.answers: dict[str, Recommendation] = {}
         self._undo: list[tuple] = []
+        self._drawing: str | tuple[int, int] = "mean"  # what the reader wants drawn, wherever the model has it
         self._class = f"playlist-picker-{next(_number)}"
         self._make_controls()
         super().__init__([self._style, self._columns])
@@ -369,6 +370,8 @@ class PlaylistPicker(ipywidgets.VBox):
 
     @_calm
     def _changed(self, change: dict) -> None:
+        if change["owner"] is self.draw:
+            self._drawing = self.draw.value
         if change["owner"] in (self.about, self.draw, self.rows):
             self._explain()
         else:
@@ -414,7 +417,7 @@ class PlaylistPicker(ipywidgets.VBox):
             ]
         values = [value for _, value in options]
         if list(self.draw.options) != options:
-            _fill(self.draw, options, values.index(self.draw.value) if self.draw.value in values else 0)
+            _fill(self.draw, options, values.index(self._drawing) if self._drawing in values else 0)
 
     def _explain(self) -> None:
         """What the playlist's rows show, and the words to it."""

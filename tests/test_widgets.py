@@ -346,8 +346,9 @@ def test_only_what_the_model_sees_is_drawn(picker):
     picker.choose(0)
     picker.model.value = "Markov"
     assert not any(value == "mean" for _, value in picker.draw.options)  # it does not look
-    picker.draw.value = "falls"
-    assert "Bars: points" in picker._marks.value
+    assert picker.draw.value == "falls" and "Bars: points" in picker._marks.value
+    picker.model.value = "SASRec"
+    assert picker.draw.value == "mean"  # as before
 
 
 @pytest.mark.parametrize("model", RECOMMENDERS)
