@@ -24,6 +24,7 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 import pandas as pd
+import torch
 from ipywidgets import Layout
 
 from sasrec_utils.recommender import Recommendation, Recommender, extend
@@ -41,7 +42,9 @@ _number = itertools.count(1)
 def _calm(method: Callable) -> Callable:
     """One change at a time, and what a change sets off in other controls is not taken for a change by the reader.
 
-    JupyterLab may deliver what a reader does in a widget on another thread than the one that runs the cells.
+    JupyterLab may deliver what a reader does in a widget on another thread than the one that runs the cells. Answers
+    are computed on one core: a single playlist is too small for two to help, and beside a busy browser the second one
+    would be waited for (measured: 30 ms against stalls of seconds).
     """
 
     @wraps(method)
@@ -49,10 +52,12 @@ def _calm(method: Callable) -> Callable:
         with self._lock:
             if self._busy:
                 return None
-            self._busy = True
+            self._busy, cores = True, torch.get_num_threads()
+            torch.set_num_threads(1)
             try:
                 return method(self, *args, **kwargs)
             finally:
+                torch.set_num_threads(cores)
                 self._busy = False
 
     return calm
@@ -97,6 +102,7 @@ class PlaylistPicker(ipywidgets.VBox):
         self.next_id, self.chosen = 0, -1
         self.answers: dict[str, Recommendation] = {}
         self._undo: list[tuple] = []
+        self._drawing: str | tuple[int, int] = "mean"  # what the reader wants drawn, wherever the model has it
         self._class = f"playlist-picker-{next(_number)}"
         self._make_controls()
         super().__init__([self._style, self._columns])
@@ -250,14 +256,12 @@ class PlaylistPicker(ipywidgets.VBox):
         self._note.value = f'<div role="status">{len(rows):,} of {_count(len(self.names), "playlist")}{more}</div>'
 
     def _found_chosen(self, change: dict) -> None:
-        if change["new"] is not None and not self._busy:
+        if change["new"] is not None:
             self.choose(self.found.options[change["new"]][1])
 
     def _take_first(self, control: ipywidgets.Text) -> None:
         if control is self.search and self.found.options:
             self.choose(self.found.options[0][1])
-            with self._lock:
-                self._search()
         elif control is self.track_search and self.track_found.options:
             self.press("add")
 
@@ -268,6 +272,8 @@ class PlaylistPicker(ipywidgets.VBox):
         self.chosen = row
         self.next_id = ids.pop() if self.hide_last and ids else 0
         self._undo.clear()
+        listed = [u for _, u in self.found.options]
+        self.found.index = listed.index(row) if row in listed else None
         self._put(ids, [False] * len(ids), len(ids) - 1)
 
     def _put(self, ids: list[int], added: list[bool], at: int) -> None:
@@ -364,6 +370,8 @@ class PlaylistPicker(ipywidgets.VBox):
 
     @_calm
     def _changed(self, change: dict) -> None:
+        if change["owner"] is self.draw:
+            self._drawing = self.draw.value
         if change["owner"] in (self.about, self.draw, self.rows):
             self._explain()
         else:
@@ -409,7 +417,7 @@ class PlaylistPicker(ipywidgets.VBox):
             ]
         values = [value for _, value in options]
         if list(self.draw.options) != options:
-            _fill(self.draw, options, values.index(self.draw.value) if self.draw.value in values else 0)
+            _fill(self.draw, options, values.index(self._drawing) if self._drawing in values else 0)
 
     def _explain(self) -> None:
         """What the playlist's rows show, and the words to it."""
@@ -611,7 +619,7 @@ class PlaylistPicker(ipywidgets.VBox):
         return " — ".join(_isolate(_short(part, limit)) if isolate else _short(part, limit) for part in parts)
 
     def _row_label(self, place: int) -> str:
-        added = " ＋" if self.added[place] else ""
+        added = " +" if self.added[place] else ""
         return f"{place + 1}.{added} {self._label(self.ids[place])}"
 
     # --- without a kernel ---------------------------------------------------------------------------------------------
@@ -647,12 +655,12 @@ class PlaylistPicker(ipywidgets.VBox):
         for name, answer in self.answers.items():
             rows = []
             for r, i in zip(answer.table["rank"].tolist(), answer.table["track_id"].tolist(), strict=True):
-                share = 0.0 if shares[name] is None else float(shares[name][i])
-                blocks = "█" * round(12 * share / max([*tops, 1e-9]))
+                share = None if shares[name] is None else float(shares[name][i])
+                bar = "" if share is None else f"{'█' * round(12 * share / max([*tops, 1e-9]))} {share:.1%}"
                 star = " ★ the real next track" if i == self.next_id else ""
                 rows.append(
                     f"<tr><td>{r}</td><td><bdi>{self._part(i, 'track_name')}</bdi>{star}</td><td><bdi>{self._part(i, 'artist_name')}"
-                    f"</bdi></td><td><bdi>{self._part(i, 'album_name')}</bdi></td><td>{share:.1%} {blocks}</td></tr>"
+                    f"</bdi></td><td><bdi>{self._part(i, 'album_name')}</bdi></td><td>{bar}</td></tr>"
                 )
             head = f"<tr><th>#</th><th>track</th><th>artist</th><th>album</th><th>{self._unit(name)}</th></tr>"
             parts.append(f"<table><caption>{html.escape(name)}</caption><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>")  # fmt: skip
@@ -672,7 +680,7 @@ class _Finder:
         self.starts = [0, *itertools.accumulate(len(text) + 1 for text in folded)]
 
     def __call__(self, query: str) -> list[int]:
-        words = sorted(_fold(query).split(), key=len, reverse=True)
+        words = sorted(_fold(query).split(), key=self.blob.count)  # the rarest first: few texts are looked at
         if not words:
             return list(range(len(self.starts) - 1))
         exact, found, at = [], [], self.blob.find(words[0])

@@ -118,6 +118,8 @@ def test_choosing_a_match_opens_it_and_searching_again_keeps_it(picker):
     assert picker.chosen == 1 and picker.found.index is None
     picker.search.value = ""
     assert picker.found.index == 1
+    picker.choose(4)
+    assert picker.found.index == 4
     agrees(picker)
 
 
@@ -238,7 +240,7 @@ def test_edits_do_what_they_say_and_can_be_taken_back(picker):
     assert picker.ids == [1, 2, 5, 4, 6, 7] and picker.rows.index == 3
     picker.track_search.value = "artist 0 song 25"
     picker.press("add")
-    assert picker.ids[-1] == 25 and picker.added[-1] and "＋" in picker.rows.options[-1][0]
+    assert picker.ids[-1] == 25 and picker.added[-1] and "+" in picker.rows.options[-1][0]
     agrees(picker)
     picker.press("empty")
     assert picker.ids == []
@@ -344,8 +346,9 @@ def test_only_what_the_model_sees_is_drawn(picker):
     picker.choose(0)
     picker.model.value = "Markov"
     assert not any(value == "mean" for _, value in picker.draw.options)  # it does not look
-    picker.draw.value = "falls"
-    assert "Bars: points" in picker._marks.value
+    assert picker.draw.value == "falls" and "Bars: points" in picker._marks.value
+    picker.model.value = "SASRec"
+    assert picker.draw.value == "mean"  # as before
 
 
 @pytest.mark.parametrize("model", RECOMMENDERS)
