@@ -521,13 +521,13 @@ def curves(runs: Mapping[str, Mapping], finding: str) -> Picture:
         top = history["valid_ndcg@10"].iloc[best]
         right.plot(epochs[best], top, color=OKABE_ITO["vermilion"], marker="*", markersize=12, linestyle="")
         right.annotate(
-            f"best: epoch {epochs[best]}", (epochs[best], top), xytext=(0, 9), textcoords="offset points",
-            ha="right" if best > len(epochs) / 2 else "left", fontsize=9,
+            f"best: epoch {epochs[best]}", (epochs[best], top), xytext=(0, -15), textcoords="offset points",
+            ha="right" if best > len(epochs) / 2 else "left", va="center", fontsize=9,
         )  # fmt: skip
         if run.get("best") is not None:
             right.axhline(run["best"], color=OKABE_ITO["black"], linestyle=":", linewidth=1.4)
-            right.annotate("the oracle", (1, run["best"]), xycoords=("axes fraction", "data"), xytext=(0, -10),
-                           textcoords="offset points", ha="right", fontsize=9)  # fmt: skip
+            right.annotate("the oracle", (0.02, run["best"]), xycoords=("axes fraction", "data"), xytext=(0, 8),
+                           textcoords="offset points", va="center", fontsize=9)  # fmt: skip
         right.set_ylim(0, 1.2 * max(top, run.get("best") or 0))
         pad = 0.04 * max(1, epochs[-1] - epochs[0])
         right.set_xlim(epochs[0] - pad, epochs[-1] + pad)
@@ -625,8 +625,8 @@ def dots(
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.7)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel=f"{unit}; a ring is a seed, the bar their mean")
-    axes.set_title(finding)
+    axes.set(xlabel=f"{unit}\n(ring: one seed, bar: their mean)")
+    figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
     each = "; ".join(
         f"{name} {p.mean():.3f} ({p.min():.3f} to {p.max():.3f})" for name, p in zip(names, values, strict=True)
     )
@@ -647,7 +647,7 @@ def gaps(names: Sequence[str], columns: Sequence[str], values: np.ndarray, total
     right.imshow(totals[:, None], cmap="cividis", vmin=0, vmax=2 * totals.max(), aspect="auto")
     for axes, table, limit in ((left, values, values.max()), (right, totals[:, None], 2 * totals.max())):
         for row, column in np.ndindex(table.shape):
-            value = table[row, column]
+            value = round(table[row, column], 2) + 0.0  # no minus before a zero
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
                       color="black" if value > 0.55 * limit else "white")  # fmt: skip
         axes.grid(visible=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import time
@@ -40,6 +41,8 @@ from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, windows
 
 __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe", "save"]
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell the precision, as our headline does
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 FORMAT = 1  # of a checkpoint
