@@ -523,6 +523,7 @@ def curves(runs: Mapping[str, Mapping], finding: str) -> Picture:
         right.annotate(
             f"best: epoch {epochs[best]}", (epochs[best], top), xytext=(0, -15), textcoords="offset points",
             ha="right" if best > len(epochs) / 2 else "left", va="center", fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
         if run.get("best") is not None:
             right.axhline(run["best"], color=OKABE_ITO["black"], linestyle=":", linewidth=1.4)
