@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "continuation",
     "evaluate",
+    "log_likelihood",
     "ndcg_at",
     "ranks",
     "recall_at",
@@ -232,6 +233,33 @@ def ndcg_at(ranks: np.ndarray, k: int) -> np.ndarray:
 def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
     """1 / rank, with no cut-off; float64 over the targets not lost. Taught in notebook 05 §2."""
     return 1.0 / ranks[ranks > 0]
+
+
+def log_likelihood(scorer, seqs: Sequences, *, exclude_seen: bool = True, batch_size: int = 256) -> np.ndarray:
+    """log p(x_t | x_<t) in nats of every row of `seqs`, float64 [R], by a scorer whose scores are logits.
+
+    SASRec's are: a softmax over the candidates makes them probabilities. Candidates are the known tracks, with
+    `exclude_seen` without those earlier in the playlist (a repeat itself stays one), as in `ranks` and in
+    `losses.unseen_softmax_loss`. NaN for what there is no answer to: the first row of a playlist, and unknown tracks.
+    Minus the mean is comparable to the oracle's, row by row. Taught in notebook 04 §8.
+    """
+    owner = seqs.owner
+    place = np.arange(len(seqs.items)) - seqs.offsets[owner]
+    rows = np.flatnonzero((place > 0) & (seqs.items <= scorer.n_items))
+    rows = rows[np.argsort(place[rows], kind="stable")]  # histories of one batch are about equally long
+    found = np.full(len(seqs.items), np.nan)
+    for first in range(0, len(rows), batch_size):
+        part = rows[first : first + batch_size]
+        history = seqs._spans(seqs.offsets[owner[part]], part)
+        scores = np.array(scorer.score(history), dtype=np.float64)
+        own = scores[np.arange(len(part)), seqs.items[part]]
+        scores[:, 0] = -np.inf
+        if exclude_seen:
+            scores[_seen(history, scorer.n_items)] = -np.inf
+            scores[np.arange(len(part)), seqs.items[part]] = own
+        top = scores.max(axis=1)
+        found[part] = own - top - np.log(np.exp(scores - top[:, None]).sum(axis=1))
+    return found
 
 
 class Interval(NamedTuple):

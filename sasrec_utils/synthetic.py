@@ -388,10 +388,12 @@ class Oracle:
             out[b] = self._predict(*self._believe(self._pad(histories, b), None if words is None else words[b]))
         return out
 
-    def log_likelihood(self, sequences, words: np.ndarray | None = None) -> np.ndarray:
+    def log_likelihood(self, sequences, words: np.ndarray | None = None, *, unseen_only: bool = False) -> np.ndarray:
         """log p(x_t | x_<t) in nats for every row of the sequences, float64 [R]; minus its mean is the entropy floor.
 
-        A row that this law cannot make (in playlists from elsewhere) has -inf, and changes no belief.
+        With `unseen_only` among the tracks that the playlist does not have yet, and x_t itself: the floor under
+        `losses.unseen_softmax_loss`. A row that this law cannot make (in playlists from elsewhere) has -inf, and
+        changes no belief. Taught in notebook 04 §1.
         """
         out = np.empty(len(sequences.items))
         length = np.diff(sequences.offsets)
@@ -400,7 +402,7 @@ class Oracle:
             rows = order[i : i + 256]
             history = self._pad(sequences, rows)
             surprise = np.zeros(history.shape)
-            self._believe(history, None if words is None else words[rows], surprise)
+            self._believe(history, None if words is None else words[rows], surprise, unseen_only)
             column = np.arange(-history.shape[1], 0) + sequences.offsets[1:][rows, None]  # rows are right-aligned
             out[column[history >= 0]] = surprise[history >= 0]
         return out
@@ -417,7 +419,9 @@ class Oracle:
         items = np.append(sequences.items, 0)  # a place to point at for sequences without any row
         return np.where(place >= start[:, None], self.world_ids[items[np.maximum(place, 0)]], -1)
 
-    def _believe(self, history: np.ndarray, words: np.ndarray | None, surprise: np.ndarray | None = None):
+    def _believe(
+        self, history: np.ndarray, words: np.ndarray | None, surprise: np.ndarray | None = None, unseen_only=False
+    ):
         """Walk through the histories: (history, first seen, belief [B, K, S], P(careless) [B]); fills `surprise`."""
         w = self.world
         B, T = history.shape
@@ -444,6 +448,10 @@ class Oracle:
             if surprise is not None:
                 with np.errstate(divide="ignore"):
                     surprise[live, t] = np.log(total) + np.log(chance)
+                    if unseen_only:  # what is left: for a new track all new ones, for a repeat those and itself
+                        fresh = 1 - slip.sum(1)
+                        left = fresh + np.where(again, total * chance, 0)
+                        surprise[live, t] -= np.log(left)
             able = total > 0
             belief[live[able]] = joint[able] / total[able, None, None]
             able = chance > 0

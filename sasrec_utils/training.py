@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -39,6 +41,8 @@ from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, windows
 
 __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe", "save"]
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell the precision, as our headline does
 
 LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
 FORMAT = 1  # of a checkpoint
@@ -111,7 +115,7 @@ def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> t
 class Objective(nn.Module):
     """The model with its loss: `forward(ids, targets)` is the mean loss over the real targets of a batch.
 
-    One module, so that precision and data parallelism reach the loss too. Taught in notebook 04 §1 and §3.
+    One module, so that precision and data parallelism reach the loss too. Taught in notebook 04 §2 and §7.
     """
 
     def __init__(self, model: SASRec, config: TrainConfig):
@@ -167,6 +171,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     extra: dict | None = None,
+    after_epoch: Callable[[pd.DataFrame], None] | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place and return its history, one row per epoch; the model ends with its best weights.
 
@@ -174,8 +179,9 @@ def fit(
     training inputs; of the validation playlists the last track is the target for NDCG@10 and Recall@10, and all known
     tracks give the validation loss (full softmax, in nats). With `directory` the best weights are saved there as they
     appear (`save`), with `history.csv` and, after every epoch, all that a later call with `resume=True` needs to go on:
-    it ends with the same weights as a run that was never stopped. `extra` goes into `config.json`. Raises ValueError if
-    there is nothing to train on or to validate with, CheckpointError if the run in `directory` cannot be continued.
+    it ends with the same weights as a run that was never stopped. `extra` goes into `config.json`. `after_epoch`
+    is called with the history so far when an epoch is over and saved, for instance to draw it. Raises ValueError if there
+    is nothing to train on or to validate with, CheckpointError if the run in `directory` cannot be continued.
     """
     known = train.keep(train.items <= model.n_items)
     n_batches = -(-len(windows(known, model.config.max_len)[0]) // config.batch_size)
@@ -257,6 +263,8 @@ def fit(
                     save(run.parent, model, {**(extra or {}), "training": asdict(config), "best_epoch": epoch})
                 _write(run.parent / "history.csv", _csv(state.history))
                 _write_state(run, model, optimizer, config, state)
+            if after_epoch is not None and fabric.is_global_zero:
+                after_epoch(pd.DataFrame(state.history))
             fabric.barrier()
     model.load_state_dict(state.best_weights)
     model.eval()

@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from sasrec_utils import checks
 
@@ -60,6 +61,8 @@ def test_the_stub_is_not_attempted_yet(name):
         "next_share": None,
         "weights_say": {"A": None, "B": None, "C": None},
     }
+    stubs = {"rank_of": None, "next_targets": None, "leaks": {"A": None, "B": None, "C": None}}
+    stubs |= {"loss_in_nats": None, "diagnoses": dict.fromkeys("ABCD")}
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
@@ -105,6 +108,66 @@ def _different_each_time(n, seed, calls=[]):  # noqa: B006 (it is meant to remem
 def _losing(n, seed):
     order = np.random.default_rng(seed).permutation(n)
     return order[n // 10 + 1 :], order[: n // 10]
+
+
+def _token_losses(scores, targets):
+    return F.cross_entropy(scores[..., 1:].transpose(1, 2), (targets - 1).clamp(min=0), reduction="none")
+
+
+def _sum_over_all_positions(scores, targets):
+    return (_token_losses(scores, targets) * (targets > 0)).mean()
+
+
+def _mean_of_rows(scores, targets):
+    losses = _token_losses(scores, targets) * (targets > 0)
+    return (losses.sum(1) / (targets > 0).sum(1)).mean()
+
+
+def _step(*order, train=True, item=True):
+    def step(objective, optimizer, ids, targets):
+        if train:
+            objective.train()
+        loss = objective(ids, targets)
+        for what in order:
+            loss.backward() if what == "backward" else getattr(optimizer, what)()
+        return loss.item() if item else loss
+
+    return step
+
+
+def _worse_than_the_epoch_before(values, patience):
+    worse = 0
+    for epoch in range(1, len(values)):
+        worse = worse + 1 if values[epoch] <= values[epoch - 1] else 0
+        if worse >= patience:
+            return int(np.argmax(values[: epoch + 1])) + 1, epoch + 1
+    return int(np.argmax(values)) + 1, len(values)
+
+
+def _as_good_is_better(values, patience):
+    best = 0
+    for epoch, value in enumerate(values):
+        best = epoch if value >= values[best] else best
+        if epoch - best >= patience:
+            return best + 1, epoch + 1
+    return best + 1, len(values)
+
+
+def _diagnosis(**changes):
+    return {"A": "over-fitting", "B": "rate too low", "C": "healthy", "D": "rate too high"} | changes
+
+
+def _left(history, target, n_items):
+    return [x for x in range(1, n_items + 1) if x not in history and x != target] or [target % n_items + 1]
+
+
+def _rejected(history, target, n_items, k, rng, forbidden):
+    found = []
+    while len(found) < k:
+        track = int(rng.integers(1, n_items + 1))
+        if track not in forbidden:
+            found.append(track)
+    return found
 
 
 # (broken variant, a part of what the check must say)
@@ -300,6 +363,54 @@ BROKEN |= {
         (lambda r, m, k: [t for t, _ in r][:k], "at most m"),
         (_cut_then_limit, "filled up"),
         (lambda r, m, k: sorted(dict.fromkeys(a.lower() + "1" for _, a in r))[:k], "order"),
+    "loss_in_nats": [
+        (2.0, "bits"),
+        (4.159, "mean"),
+        (1.232, "logarithm of each"),
+        (-1.386, "never negative"),
+        (1.0, "is not 1"),
+    ],
+    "masked_loss": [
+        (lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), "column 0"),
+        (lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten(), ignore_index=0), "column 0"),
+        (lambda s, y: F.cross_entropy(s.flatten(0, 1)[:, 1:], (y - 1).clamp(min=0).flatten()), "is padding"),
+        (_sum_over_all_positions, "padding"),
+        (_mean_of_rows, "weighs the same"),
+        (lambda s, y: _token_losses(s, y)[y > 0].mean() / np.log(2), "ln 2"),
+        (lambda s, y: None, "returns nothing"),
+    ],
+    "training_step": [
+        (_step("backward", "step"), "must be cleared"),
+        (_step("backward", "zero_grad", "step"), "must change the weights"),
+        (_step("zero_grad", "backward"), "must change the weights"),
+        (_step("zero_grad", "backward", "step", "step"), "once"),
+        (_step("zero_grad", "backward", "step", train=False), "training mode"),
+        (_step("zero_grad", "backward", "step", item=False), "loss.item()"),
+    ],
+    "early_stop": [
+        (lambda v, p: (int(np.argmax(v)) + 1, len(v)), "first worse epoch"),
+        (lambda v, p: (int(np.argmax(v)), len(v)), "count from 1"),
+        (_worse_than_the_epoch_before, "best so far"),
+        (_as_good_is_better, "first of equals"),
+    ],
+    "diagnoses": [
+        (_diagnosis(A="healthy"), "A is not healthy"),
+        (_diagnosis(B="healthy"), "B is not"),
+        (_diagnosis(D="over-fitting"), "D is not"),
+        (_diagnosis(C="fine"), "choose among"),
+        ({"A": "healthy"}, "each of"),
+    ],
+    "negatives": [
+        (lambda h, t, n, k, rng: rng.integers(1, n + 1, k).tolist(), "is no negative"),
+        (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {t}), "track of the playlist"),
+        (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}), "must end"),
+        (lambda h, t, n, k, rng: [0] * k, "never 0"),
+        (lambda h, t, n, k, rng: _left(h, t, n)[:k], "k negatives"),
+        (lambda h, t, n, k, rng: (_left(h, t, n) * k)[:k], "drawn anew"),
+        (
+            lambda h, t, n, k, rng: [_left(h, t, n)[int(len(_left(h, t, n)) * rng.random() ** 2)] for _ in range(k)],
+            "equally",
+        ),
     ],
 }
 

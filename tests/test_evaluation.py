@@ -13,6 +13,7 @@ from sasrec_utils.evaluation import (
     compare,
     continuation,
     evaluate,
+    log_likelihood,
     ndcg_at,
     ranks,
     recall_at,
@@ -480,3 +481,46 @@ def test_continuation_agrees_with_an_independent_library():
     mean = ir_measures.calc_aggregate(theirs.values(), truth, run)
     for name, measure in theirs.items():
         assert report.metrics[name].mean == pytest.approx(mean[measure], abs=1e-8)
+
+
+# --- log-likelihood ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_log_likelihood_is_a_softmax_over_the_candidates(exclude_seen):
+    class Last:
+        """Scores that depend on the last track."""
+
+        name, n_items = "last", 6
+        table = np.random.default_rng(0).normal(0, 2, (9, 7))
+
+        def score(self, histories):
+            return self.table[histories.items[histories.offsets[1:] - 1]]
+
+    playlists = [[1, 2, 3], [4], [5, 5, 8, 5], [2, 6, 2, 1], []]
+    found = log_likelihood(Last(), Sequences.from_lists(playlists), exclude_seen=exclude_seen, batch_size=2)
+    row = 0
+    for playlist in playlists:
+        for t, track in enumerate(playlist):
+            if t == 0 or track > 6:
+                assert np.isnan(found[row])
+            else:
+                left = [x for x in range(1, 7) if not exclude_seen or x not in playlist[:t] or x == track]
+                scores = Last.table[playlist[t - 1]]
+                wanted = scores[track] - np.log(np.exp(scores[left]).sum())
+                assert np.isclose(found[row], wanted)
+            row += 1
+
+
+def test_log_likelihood_of_a_model_is_its_validation_loss():
+    from sasrec_utils.model import SASRec, SASRecConfig
+    from sasrec_utils.sequences import leave_last_out
+    from sasrec_utils.training import validate
+
+    rng = np.random.default_rng(0)
+    playlists = Sequences.from_lists([rng.integers(1, 21, rng.integers(2, 12)).tolist() for _ in range(30)])
+    model = SASRec(SASRecConfig(20, dim=16, max_len=12))
+    histories, targets = leave_last_out(playlists)
+    for unseen_only in (True, False):
+        loss = validate(model, playlists, histories, targets, unseen_only)["valid_loss"]
+        assert np.isclose(-np.nanmean(log_likelihood(model, playlists, exclude_seen=unseen_only)), loss, atol=1e-4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 
 from sasrec_utils import plots
@@ -163,3 +165,75 @@ def test_a_mask_hatches_what_is_false_and_small_numbers_are_written_short():
 def test_where_nothing_is_lacking_nothing_is_said_about_it():
     assert "What a row lacks" not in plots.attention(np.eye(3)[None], list("abc")).words
     assert "What a row lacks" in CALLS["attention"]().words
+# --- notebook 04 ------------------------------------------------------------------------------------------------------
+
+HISTORY = pd.DataFrame(
+    {"epoch": [1, 2, 3], "train_loss": [4.5, 4.0, 3.5], "valid_loss": [4.4, 4.2, 4.3], "valid_ndcg@10": [0.1, 0.3, 0.2]}
+)
+RUN = {"history": HISTORY, "floor": 3.75, "popularity": 5.0, "best": 0.4}
+TRAINING = {
+    "curves": lambda: plots.curves({"small": RUN}, "It falls"),
+    "curves, two runs, no oracle": lambda: plots.curves(
+        {"small": RUN, "real": {"history": HISTORY[:1], "floor": None, "popularity": 5.0, "best": None}}, "They fall"
+    ),
+    "learning_rates": lambda: plots.learning_rates(
+        np.geomspace(1e-4, 1, 40), np.r_[np.linspace(5, 4, 30), np.linspace(4, 9, 10)], 0.01,
+        {"slow": np.linspace(5, 4, 20), "fast": np.linspace(5, 3, 20)}, "Neither too slow nor too fast",
+    ),
+    "dots": lambda: plots.dots(["a", "b"], np.array([[0.1, 0.2], [0.3, 0.5]]), "NDCG", "b wins", (0.6, "the oracle")),
+    "gaps": lambda: plots.gaps(
+        ["small", "large"], ["album run", "mood"], np.array([[1.5, 0.5], [0.25, -0.1]]), np.array([0.9, 0.1]), "Width"
+    ),
+}  # fmt: skip
+TRAINING_WORDS = {
+    "curves": "after 3 epochs the training loss is 3.50 nats, the validation loss 4.30 (lowest 4.20), popularity 5.00, "
+    "floor: the oracle 3.75; the best validation NDCG@10 is 0.300, in epoch 2 (the oracle's 0.400)",
+    "curves, two runs, no oracle": "real: after 1 epochs",
+    "learning_rates": "chosen: 0.01",
+    "dots": "a 0.150 (0.100 to 0.200); b 0.400 (0.300 to 0.500); the oracle 0.600.",
+    "gaps": "large 0.10 (album run 0.25, mood -0.10)",
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_a_picture_of_training_is_a_png_with_words_and_a_title_that_fits(name):
+    picture = TRAINING[name]()
+    assert picture.png().startswith(b"\x89PNG")
+    assert TRAINING_WORDS[name] in picture.words
+    picture.figure.draw_without_rendering()
+    title = picture.figure._suptitle or picture.figure.axes[0]._left_title
+    assert title.get_text()
+    assert title.get_window_extent().x1 <= picture.figure.bbox.x1 + 1
+
+
+def test_names_at_the_edge_never_overlap():
+    figure = plots.curves({"small": {**RUN, "floor": 3.51, "popularity": 4.31}}, "Close together").figure
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = sorted((t.get_window_extent() for t in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 4
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+
+
+def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch, capsys):
+    shown = []
+
+    class Handle:
+        def update(self, data, raw, metadata):
+            shown.append(("update", data))
+
+    def display(data, raw, metadata, display_id):
+        shown.append(("display", data))
+        return Handle()
+
+    monkeypatch.setattr(plots, "display", display)
+    with plots.Live(lambda n: plots.bars(["a"], [n], "x", "One bar")) as show:
+        for n in (1.0, 2.0, 3.0):
+            show(n)
+        assert "In words" not in capsys.readouterr().out
+    assert [kind for kind, _ in shown] == ["display", "update", "update"]
+    assert len({data["image/png"] for _, data in shown}) == 3
+    assert capsys.readouterr().out == "In words: x: a 3.000.\n"
+    with plots.Live(plots.bars):
+        pass  # nothing drawn, nothing told
+    assert capsys.readouterr().out == ""

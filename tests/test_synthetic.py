@@ -308,6 +308,23 @@ def test_log_likelihood_is_the_log_of_the_score(tiny):
     assert np.allclose(np.log(p), oracle.log_likelihood(seqs)[seqs.offsets[1:] - 1], atol=1e-5)
 
 
+def test_log_likelihood_among_unseen_tracks_is_a_share_of_what_is_left(tiny):
+    histories = random_histories(tiny, 12, seed=4)
+    oracle = everything(tiny)
+    alone = oracle.log_likelihood(of_lists(histories), unseen_only=True)
+    assert np.isfinite(alone).all()
+    row = repeats = 0
+    for history in histories:
+        for t, track in enumerate(history):
+            scores = oracle.score(of_lists([history[:t]]))[0].astype(float)
+            candidates = [x for x in range(tiny.n_tracks) if x not in history[:t] or x == track]
+            share = scores[track + 1] / scores[[x + 1 for x in candidates]].sum()
+            assert np.isclose(np.exp(alone[row]), share, rtol=1e-4)
+            repeats += track in history[:t]
+            row += 1
+    assert repeats > 0
+
+
 def test_scores_do_not_depend_on_the_batch_or_the_numbering(tiny):
     seqs = sequences(tiny.playlists(300))
     oracle, rng = everything(tiny), np.random.default_rng(1)

@@ -583,3 +583,19 @@ def test_recipes_fit_their_catalogue():
         assert huge.loss == "sampled_softmax" and huge.negatives * huge.batch_size < 1e6  # bounded work and memory
     with pytest.raises(ValueError, match="best or paper, got 'other'"):
         recipe("other", 10)
+
+
+def test_after_each_epoch_someone_is_told_and_may_stop_the_run(tmp_path):
+    seen = []
+    history = fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=2), after_epoch=seen.append, progress=False)
+    assert [len(part) for part in seen] == [1, 2]
+    assert seen[-1].equals(history)
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=2), tmp_path, after_epoch=stop, progress=False)
+    model = fresh()
+    resumed = fit(model, TRAIN, VALID, replace(PLAN, epochs=2), tmp_path, resume=True, progress=False)
+    assert without_times(resumed).equals(without_times(history))
