@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences
-from torch import Tensor, nn
 
 __all__ = [
     "Result",
@@ -34,20 +34,20 @@ __all__ = [
     "attention_row",
     "bucket",
     "collision",
+    "diagnoses",
     "difference_interval",
     "distance_bias",
-    "honest_rank",
-    "diagnoses",
     "early_stop",
+    "honest_rank",
     "honest_split",
     "impossible",
     "keep_newest",
     "leaks",
-    "masked_attention",
-    "next_share",
     "loss_in_nats",
+    "masked_attention",
     "masked_loss",
     "negatives",
+    "next_share",
     "next_targets",
     "next_tracks",
     "padded_attention",
@@ -792,6 +792,8 @@ def sampled_hit(function: Callable[[int, int, int, int], float]) -> None:
     near((3, 5, 2, 2), 5 / 6, "all but the pair of the two better ones, 5 of 6 pairs")
     near((4, 5, 4, 3), 0.0, "with all others drawn the sampled rank is the full rank")
     near((100, 1000, 100, 10), 0.4574895, "k - 1 better ones may be drawn, not k")
+
+
 # --- notebook 04 ------------------------------------------------------------------------------------------------------
 
 

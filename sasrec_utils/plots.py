@@ -43,14 +43,15 @@ __all__ = [
     "cost",
     "coverage",
     "curves",
-    "falls",
     "dots",
+    "falls",
     "gaps",
     "growth",
     "lags",
     "learning_rates",
     "lengths",
     "long_tail",
+    "loss_curves",
     "matrices",
     "over_sizes",
     "promises",
@@ -845,6 +846,8 @@ def continuation(seeds: Sequence[int], metrics: Mapping[str, Mapping[str, Sequen
         for metric, models in metrics.items()
     ]
     return Picture(figure, f"with {', '.join(map(str, seeds))} seeds, {'; '.join(each)}.")
+
+
 # --- notebook 04 ------------------------------------------------------------------------------------------------------
 
 
@@ -875,7 +878,7 @@ class Live:
 
 
 @_styled
-def curves(runs: Mapping[str, Mapping], finding: str) -> Picture:
+def loss_curves(runs: Mapping[str, Mapping], finding: str) -> Picture:
     """Losses and NDCG@10 by epoch, a row for each run: {"history", "floor", "popularity", "best"}.
 
     "history" as `fit` returns it; "floor" is the oracle's loss, "popularity" that of popularity, "best" the oracle's

@@ -60,9 +60,9 @@ def test_the_stub_is_not_attempted_yet(name):
         "three_metrics": {"recall": None, "ndcg": None, "mrr": None},
         "next_share": None,
         "weights_say": {"A": None, "B": None, "C": None},
+        "loss_in_nats": None,
+        "diagnoses": dict.fromkeys("ABCD"),
     }
-    stubs = {"rank_of": None, "next_targets": None, "leaks": {"A": None, "B": None, "C": None}}
-    stubs |= {"loss_in_nats": None, "diagnoses": dict.fromkeys("ABCD")}
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
     assert result.text == "· not attempted yet"
@@ -363,6 +363,7 @@ BROKEN |= {
         (lambda r, m, k: [t for t, _ in r][:k], "at most m"),
         (_cut_then_limit, "filled up"),
         (lambda r, m, k: sorted(dict.fromkeys(a.lower() + "1" for _, a in r))[:k], "order"),
+    ],
     "loss_in_nats": [
         (2.0, "bits"),
         (4.159, "mean"),

@@ -165,6 +165,8 @@ def test_a_mask_hatches_what_is_false_and_small_numbers_are_written_short():
 def test_where_nothing_is_lacking_nothing_is_said_about_it():
     assert "What a row lacks" not in plots.attention(np.eye(3)[None], list("abc")).words
     assert "What a row lacks" in CALLS["attention"]().words
+
+
 # --- notebook 04 ------------------------------------------------------------------------------------------------------
 
 HISTORY = pd.DataFrame(
@@ -172,8 +174,8 @@ HISTORY = pd.DataFrame(
 )
 RUN = {"history": HISTORY, "floor": 3.75, "popularity": 5.0, "best": 0.4}
 TRAINING = {
-    "curves": lambda: plots.curves({"small": RUN}, "It falls"),
-    "curves, two runs, no oracle": lambda: plots.curves(
+    "loss_curves": lambda: plots.loss_curves({"small": RUN}, "It falls"),
+    "loss_curves, two runs, no oracle": lambda: plots.loss_curves(
         {"small": RUN, "real": {"history": HISTORY[:1], "floor": None, "popularity": 5.0, "best": None}}, "They fall"
     ),
     "learning_rates": lambda: plots.learning_rates(
@@ -186,9 +188,9 @@ TRAINING = {
     ),
 }  # fmt: skip
 TRAINING_WORDS = {
-    "curves": "after 3 epochs the training loss is 3.50 nats, the validation loss 4.30 (lowest 4.20), popularity 5.00, "
+    "loss_curves": "after 3 epochs the training loss is 3.50 nats, the validation loss 4.30 (lowest 4.20), popularity 5.00, "
     "floor: the oracle 3.75; the best validation NDCG@10 is 0.300, in epoch 2 (the oracle's 0.400)",
-    "curves, two runs, no oracle": "real: after 1 epochs",
+    "loss_curves, two runs, no oracle": "real: after 1 epochs",
     "learning_rates": "chosen: 0.01",
     "dots": "a 0.150 (0.100 to 0.200); b 0.400 (0.300 to 0.500); the oracle 0.600.",
     "gaps": "large 0.10 (album run 0.25, mood -0.10)",
@@ -207,7 +209,7 @@ def test_a_picture_of_training_is_a_png_with_words_and_a_title_that_fits(name):
 
 
 def test_names_at_the_edge_never_overlap():
-    figure = plots.curves({"small": {**RUN, "floor": 3.51, "popularity": 4.31}}, "Close together").figure
+    figure = plots.loss_curves({"small": {**RUN, "floor": 3.51, "popularity": 4.31}}, "Close together").figure
     figure.draw_without_rendering()
     axes = figure.axes[0]
     boxes = sorted((t.get_window_extent() for t in axes.texts), key=lambda box: box.y0)
