@@ -575,9 +575,9 @@ def by_distance(weights: np.ndarray, names: Sequence[str], finding: str) -> Pict
     """Mean weight of each head by distance back. `weights` [heads, K + 2]: 0 … K-1 back, farther, nothing. Notebook 03 §16."""
     heads, columns = weights.shape
     figure, axes = _axes(height=1.3 + 0.33 * heads)
-    image = axes.imshow(weights, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(weights, cmap="cividis", vmin=0, vmax=0.5, aspect="auto")
     for row, column in np.ndindex(weights.shape):
-        ink = "black" if weights[row, column] > 0.55 else "white"
+        ink = "black" if weights[row, column] > 0.28 else "white"
         axes.text(column, row, f"{weights[row, column]:.2f}"[1:] if weights[row, column] < 0.995 else "1",
                   ha="center", va="center", fontsize=8, color=ink)  # fmt: skip
     axes.axvline(columns - 2.5, color="white", linewidth=3)
@@ -588,13 +588,13 @@ def by_distance(weights: np.ndarray, names: Sequence[str], finding: str) -> Pict
     axes.spines[:].set_visible(False)
     axes.set(xlabel="how many tracks back the newest one looks")
     axes.set_title(finding)
-    figure.colorbar(image, ax=axes, label="mean weight", pad=0.02)
+    figure.colorbar(image, ax=axes, label="mean weight", pad=0.02, extend="max")
     kinds = ["itself", *(f"{k} back" for k in range(1, columns - 2)), "farther back"]
     best = weights[:, :-1].argmax(1)
     each = "; ".join(
         f"{n}: {kinds[m]} {row[m]:.2f}, nothing {row[-1]:.2f}" for n, m, row in zip(names, best, weights, strict=True)
     )
-    return Picture(figure, f"of all tracks, each head on average puts most weight on this one: {each}.")
+    return Picture(figure, f"where the heads look on average, their largest share among tracks and nothing: {each}.")
 
 
 @_styled
