@@ -755,7 +755,7 @@ def difference_interval(function: Callable[[list[float], list[float], int], tupl
 
 @_check("0 ≤ NDCG ≤ Recall ≤ share of known targets, and a hit is worth at least 1 / log2(k + 1)")
 def impossible(function: Callable[[float, float, int, float], bool]) -> None:
-    """Exercise 05.4: can Recall@k and NDCG@k over all targets (one each) be true, with this share of them known?"""
+    """Exercise 05.4: whether Recall@k and NDCG@k over all targets (one each) can be, with this share of them known."""
     cases = [
         ((0.0, 0.0, 10, 0.5), False, "finding nothing is always possible"),
         ((1.0, 1.0, 10, 1.0), False, "all targets at rank 1 are possible"),
