@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from sasrec_utils.mpd import prepare
-from sasrec_utils.synthetic import PRESETS, SLICE, World, write_slices
+from sasrec_utils.world import PRESETS, SLICE, World, write_slices
 
 TARGETS = {
     "playlist length, mean": 66.3,

@@ -18,8 +18,8 @@ import numpy as np
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import prepare
 from sasrec_utils.sequences import load_dataset
-from sasrec_utils.synthetic import PRESETS, World, write_slices
 from sasrec_utils.training import fit, recipe
+from sasrec_utils.world import PRESETS, World, write_slices
 
 
 def main() -> None:

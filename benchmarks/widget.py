@@ -23,8 +23,8 @@ from sasrec_utils.baselines import ItemKNN, Markov, Popularity
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import Sequences
-from sasrec_utils.synthetic import TEACHING, Oracle, World
-from sasrec_utils.widgets import PlaylistPicker
+from sasrec_utils.world import TEACHING, Oracle, World
+from sasrec_utils.course.picker import PlaylistPicker
 from dataclasses import replace
 torch.set_num_threads({threads})
 rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sasrec_utils.synthetic import SIDECAR
+from sasrec_utils.world import SIDECAR
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 

@@ -29,8 +29,8 @@ from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import MPDError, prepare
 from sasrec_utils.recommender import Recommender, train_recommender
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
-from sasrec_utils.synthetic import PRESETS, Oracle, World, load_world, write_slices
 from sasrec_utils.training import CheckpointError, load
+from sasrec_utils.world import PRESETS, Oracle, World, load_world, write_slices
 
 METRICS = ("recall@10", "ndcg@10")
 

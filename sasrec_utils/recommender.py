@@ -26,8 +26,8 @@ from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
-from sasrec_utils.synthetic import Oracle
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.world import Oracle
 
 __all__ = ["Recommendation", "Recommender", "extend", "save_tracks", "train_recommender"]
 

@@ -22,7 +22,7 @@ from sasrec_utils.sequences import (
     split_playlists,
     windows,
 )
-from sasrec_utils.synthetic import TEACHING, World, write_slices
+from sasrec_utils.world import TEACHING, World, write_slices
 
 playlists = st.lists(st.lists(st.integers(1, 30), max_size=25), max_size=12)
 quick = settings(deadline=None, max_examples=60)

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 from sasrec_utils.baselines import ItemKNN, Markov, Popularity
+from sasrec_utils.course.picker import PlaylistPicker
 from sasrec_utils.evaluation import ranks
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import prepare
 from sasrec_utils.recommender import Recommender, extend
 from sasrec_utils.sequences import Sequences, load_dataset
-from sasrec_utils.synthetic import Oracle, World, WorldConfig, write_slices
-from sasrec_utils.widgets import PlaylistPicker
+from sasrec_utils.world import Oracle, World, WorldConfig, write_slices
 
 N, UNKNOWN = 30, 2  # tracks that models know, and more that they do not
 HOSTILE = [

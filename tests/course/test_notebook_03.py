@@ -17,11 +17,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sasrec_utils.model as package
-from sasrec_utils import checks
+from sasrec_utils.course import checks
 from sasrec_utils.sequences import Sequences, leave_last_out
-from sasrec_utils.synthetic import TEACHING, Oracle, World
+from sasrec_utils.world import TEACHING, Oracle, World
 
-PATH = Path(__file__).resolve().parent.parent / "notebooks" / "03_self_attention.ipynb"
+PATH = Path(__file__).resolve().parents[2] / "notebooks" / "03_self_attention.ipynb"
 CELLS = nbformat.read(PATH, as_version=4).cells
 CODE = [cell for cell in CELLS if cell.cell_type == "code"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sasrec_utils import plots
+from sasrec_utils.course import plots
 
 CALLS = {
     "lengths": lambda: plots.lengths(np.array([5, 10, 10, 20]), (26, 49, 91)),

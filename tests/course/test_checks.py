@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sasrec_utils import checks
+from sasrec_utils.course import checks
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def solution_answers() -> list[tuple[str, object]]:

@@ -20,8 +20,8 @@ from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import _lock, prepare
 from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
-from sasrec_utils.synthetic import SIDECAR, TEACHING, World, write_slices
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.world import SIDECAR, TEACHING, World, write_slices
 
 __all__ = ["MPD", "Data", "data_dir", "environment", "open_data", "open_model"]
 
@@ -60,7 +60,7 @@ def environment() -> dict[str, str]:
 
     The list is that of pyproject.toml, beside the package.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     wanted = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     found = {"python": "ok" if sys.version_info >= (3, 11) else "is older than 3.11: install a newer Python"}
     for line in wanted:
@@ -81,7 +81,7 @@ def _numbers(version: str) -> list[int]:
 
 def data_dir() -> Path:
     """The project's data folder: `data` beside the package, or what the environment variable SASREC_DATA names."""
-    return Path(os.environ.get("SASREC_DATA") or Path(__file__).resolve().parent.parent / "data")
+    return Path(os.environ.get("SASREC_DATA") or Path(__file__).resolve().parents[2] / "data")
 
 
 def open_data(progress: bool = True) -> Data:

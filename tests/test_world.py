@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from sasrec_utils import synthetic
+import sasrec_utils.world as synthetic
 from sasrec_utils.baselines import Markov, Popularity
 from sasrec_utils.evaluation import evaluate
 from sasrec_utils.mpd import Catalogue, MPDError, prepare, read_slice
 from sasrec_utils.sequences import Sequences, leave_last_out
-from sasrec_utils.synthetic import (
+from sasrec_utils.world import (
     ALBUM,
     ARTIST,
     CALLBACK,
@@ -625,13 +625,13 @@ def test_the_same_bytes_in_every_process(raw, tmp_path):
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())]
 
     program = (
-        "import sys, json; from sasrec_utils.synthetic import *\n"
+        "import sys, json; from sasrec_utils.world import *\n"
         "config = json.loads(sys.argv[1]); load = lambda v: tuple(map(load, v)) if isinstance(v, list) else v\n"
         "write_slices(World(WorldConfig(**{k: load(v) for k, v in config.items()})), sys.argv[2])"
     )
     config = json.dumps(json.loads((raw / synthetic.SIDECAR).read_text())["config"])
     for seed in ("0", "4242"):
-        here = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(Path(synthetic.__file__).parents[1]))
+        here = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(Path(synthetic.__file__).parents[2]))
         subprocess.run([sys.executable, "-c", program, config, str(tmp_path / seed)], check=True, env=here)
         assert digests(tmp_path / seed) == digests(raw)
 

@@ -24,11 +24,11 @@ import nbformat
 import numpy as np
 import pytest
 
-from sasrec_utils import lab
+from sasrec_utils.course import lab
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import load_dataset
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "06_recommend.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_recommend.ipynb"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SLOW = 600_000  # ms: the notebook may have to make the data and train the model first
@@ -325,7 +325,7 @@ import numpy as np, pandas as pd
 from sasrec_utils.baselines import Markov, Popularity
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import Sequences
-from sasrec_utils.widgets import PlaylistPicker
+from sasrec_utils.course.picker import PlaylistPicker
 bad = ["<script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "</style><h1>bold</h1>",
        "🎧🎵👩‍👩‍👧", "שיר ערש", "أغنية", "\\u202eevil", "line\\nbreak", "x" * 400, "", None, "a &amp; b"]
 names = [bad[i % len(bad)] for i in range(300)]
