@@ -228,7 +228,7 @@ def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch
         shown.append(("display", data))
         return Handle()
 
-    monkeypatch.setattr(plots, "display", display)
+    monkeypatch.setattr(plots.training, "display", display)
     with plots.Live(lambda n: plots.bars(["a"], [n], "x", "One bar")) as show:
         for n in (1.0, 2.0, 3.0):
             show(n)
