@@ -53,6 +53,7 @@ CALLS |= {
     "promises": lambda: plots.promises(["x", "y"], [0.1, 0.5], [(0.2, 0.1, 0.3), (0.5, 0.4, 0.6)]),
     "falls": lambda: plots.falls([1, 2, 3], {"oracle": np.array([2, 1, 0.0]), "model": np.array([1, 0.5, -0.1])}),
 }
+CALLS |= {"falls, none": lambda: plots.falls([1, 2], {"popularity": np.zeros(2), "model": np.array([0, -0.1])})}
 WORDS = {
     "lengths": "quartiles 9, 10 and 12",
     "long_tail": "the top 1 % (1 tracks) hold 90.0% of all plays; 25.0% of tracks are played once",

@@ -247,11 +247,13 @@ def falls(lags: Sequence[int], series: Mapping[str, np.ndarray]) -> Picture:
     axes.legend()
     axes.set_xticks(lags)
     axes.set(xlabel="the track removed, counted back from the end", ylabel="fall of log p (nats)")
-    top = max(float(np.max(values)) for values in series.values())
-    axes.set_ylim(min(0, min(float(np.min(values)) for values in series.values())) - 0.05 * top, top * 1.12)
     name, values = next(iter(series.items()))
-    matter = [lag for lag, value in zip(lags, values, strict=True) if value > 0.1 * np.max(values)]
-    axes.set_title(f"For the {name}, only the newest {max(matter)} tracks matter by themselves")
+    top = float(np.max(values))
+    matter = [lag for lag, value in zip(lags, values, strict=True) if top > 0 and value > 0.1 * top]
+    if matter:
+        axes.set_title(f"For the {name}, no track more than {max(matter)} back matters much by itself")
+    else:
+        axes.set_title(f"For the {name}, no single track matters")
     each = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in values)}" for name, values in series.items())
     return Picture(
         figure,
