@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_slices import PLAYLIST_KEYS, TRACK_KEYS, make_slice, quiet, tables, write
 
 from sasrec_utils.__main__ import main
-from sasrec_utils.mpd import MPDError, has_slices, read_slice, slice_files
+from sasrec_utils.mpd import MPDError, batches, has_slices, read_slice, slice_files
 from sasrec_utils.world import TEACHING, World, write_slices
 
 WORLD = World(TEACHING)
@@ -152,6 +152,18 @@ def test_a_copy_that_pandas_made(tmp_path):
     got, wanted = read_slice(tmp_path / "copy.json"), read_slice(write(tmp_path, data))
     pd.testing.assert_frame_equal(got.playlists, wanted.playlists)
     pd.testing.assert_frame_equal(got.rows, wanted.rows)
+
+
+def test_the_second_attempt_at_a_file_forgets_the_first(tmp_path, monkeypatch):
+    """NaN in the last playlist: all tracks before it have been seen by then, and must count once."""
+    monkeypatch.setattr(batches, "TRACKS_PER_PART", 3)
+    slices = [make_slice(0), make_slice(6, tracks=400), make_slice(12, tracks=400)]
+    slices[1]["playlists"][-1]["num_edits"] = None
+    wanted = tables(quiet([write(tmp_path, data) for data in slices], tmp_path / "out"))
+    slices[1]["playlists"][-1]["num_edits"] = float("nan")
+    got = tables(quiet([write(tmp_path, data) for data in slices], tmp_path / "out"))
+    for one, two in zip(got, wanted, strict=True):
+        pd.testing.assert_frame_equal(one, two)
 
 
 def test_a_slice_without_playlists_cannot_be_shown(tmp_path):
