@@ -151,11 +151,16 @@ def has_slices(folder: str | os.PathLike) -> bool:
 
 def _in_folder(folder: Path) -> list[Path]:
     # Names that begin with a dot are left behind by file managers, archives and interrupted writers.
-    return [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() == ".json" and not path.name.startswith(".") and not path.is_dir()
-    ]
+    try:
+        return [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() == ".json" and not path.name.startswith(".") and not path.is_dir()
+        ]
+    except OSError as error:
+        raise MPDError(
+            f"{folder}: the folder cannot be read ({error.strerror or error}); check that you may read it"
+        ) from error
 
 
 def unreadable(path: Path, error: OSError) -> MPDError:
@@ -192,7 +197,7 @@ class SliceDecoder:
     def read(self, path: Path) -> _File:
         """Decode and check one file; MPDError with file, place and remedy when it is no slice.
 
-        What is not quite JSON, or not quite the format, but has only one meaning is read as that, at a tenth of the
+        What is not quite JSON, or not quite the format, but has only one meaning is read as that, at a third of the
         speed: see `_as_meant`.
         """
         try:

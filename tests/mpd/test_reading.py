@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import html
 import json
 import tempfile
@@ -101,6 +102,16 @@ def test_a_folder_that_is_not_there_has_no_slices(tmp_path):
     assert not has_slices(tmp_path / "missing")
     (tmp_path / "file.json").touch()
     assert not has_slices(tmp_path / "file.json")
+
+
+def test_a_folder_that_must_not_be_read_is_not_an_empty_one(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for ask in (has_slices, slice_files):
+        with pytest.raises(MPDError, match=r"the folder cannot be read \(Permission denied\)"):
+            ask(tmp_path)
 
 
 def by_pandas(value):
