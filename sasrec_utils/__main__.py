@@ -26,7 +26,7 @@ import pandas as pd
 from sasrec_utils.baselines import fit_baselines, tune_blend
 from sasrec_utils.evaluation import Report, compare, evaluate, table
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import MPDError, prepare
+from sasrec_utils.mpd import MPDError, has_slices, prepare
 from sasrec_utils.recommender import Recommender, train_recommender
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.training import CheckpointError, load
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Data, tables, model, evaluation and recommendations, each step only where its result is missing."""
     places = _places(args)
     began = time.perf_counter()
-    if not _has_slices(places.raw):
+    if not has_slices(places.raw):
         _say(f"no slices in {places.raw}: making up playlists ({args.preset}). Put real MPD slices there to use those.")
         write_slices(World(PRESETS[args.preset]), places.raw, args.playlists, progress=True)
     prepared = prepare(places.raw, places.prepared, progress=True)
@@ -232,15 +232,11 @@ def _places(args: argparse.Namespace) -> Places:
 
 def _prepared(args: argparse.Namespace, places: Places) -> Path:
     """The prepared folder of the slices in raw/; made if it is not there."""
-    if not _has_slices(places.raw):
+    if not has_slices(places.raw):
         raise MPDError(
             f"{places.raw}: there are no slices; put mpd.slice.*.json there, or make some up with `make-data`."
         )
     return prepare(places.raw, places.prepared, progress=True)
-
-
-def _has_slices(raw: Path) -> bool:
-    return next(raw.glob("mpd.slice.*.json"), None) is not None
 
 
 def _say(text: str) -> None:

@@ -329,11 +329,13 @@ def test_a_damaged_model_is_named_and_trained_again(copy, name):
 
 
 @pytest.mark.parametrize("name", ["interactions.parquet", "playlists.parquet", "tracks.parquet"])
-def test_damaged_tables_are_one_sentence(copy, name):
+def test_damaged_tables_are_made_again(copy, name):
     path = next((copy / "prepared").glob(f"*/{name}"))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for command in ("run", "train", "evaluate"):
-        refused(sasrec(command, "--data-dir", copy), "")
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.warns(UserWarning, match="missing or damaged and have been made again"):
+        assert sasrec("evaluate", "--data-dir", copy).code == 0
+    assert path.read_bytes() == before
 
 
 def test_a_model_of_other_playlists_is_not_judged_on_these(copy):

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import _lock, prepare
+from sasrec_utils.mpd import has_slices, prepare
+from sasrec_utils.mpd.files import lock
 from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
 from sasrec_utils.training import CheckpointError, fit, load, recipe, save
@@ -92,8 +93,8 @@ def open_data(progress: bool = True) -> Data:
     """
     raw, prepared = data_dir() / "raw", data_dir() / "prepared"
     raw.mkdir(parents=True, exist_ok=True)
-    with _lock(data_dir() / ".lock"):
-        if next(raw.glob("*.json"), None) is None:
+    with lock(data_dir() / ".lock"):
+        if not has_slices(raw):
             write_slices(World(TEACHING), raw, progress=progress)
         folder = prepare(raw, prepared, progress=progress)
     return Data(raw, folder, (raw / SIDECAR).exists())
@@ -111,7 +112,7 @@ def open_model(data: Data, dataset: Dataset, full: bool = False, progress: bool 
         wanted = name == "default" or not full
         if wanted and _fits(models / name, data, dataset):
             return models / name, f"{about} (data/models/{name})."
-    with _lock(data_dir() / ".lock"):
+    with lock(data_dir() / ".lock"):
         if full:
             train_recommender(models / "default", dataset, data.prepared.name, progress=progress)
             return models / "default", "The fully trained model (data/models/default)."
