@@ -54,6 +54,8 @@ def mixed(seed: int, salt: int, ids: np.ndarray) -> np.ndarray:
     return x
 
 
+_PLENTY = 400  # names of a kind that the words of a genre are enough for
+
 # --- names of tracks, albums and artists ------------------------------------------------------------------------------
 
 
@@ -108,6 +110,9 @@ class Names:
         self.first_track = world.artist_first[self.first_artist]
         self.first_album = world.album[self.first_track]
         self.decks, self.oddities = {}, {}
+        self.endings = {
+            kind: _filled(everyone.get(f"{kind}_ending", []), everyone) for kind in ("artist", "album", "track")
+        }
         for g, genre in enumerate(self.genres):
             about = words()["genre"][genre_base(genre)]
             lists = everyone | {name: entries(text) for name, text in about.items()}
@@ -130,12 +135,20 @@ class Names:
         for g in np.unique(genre):
             rows = np.flatnonzero(genre == g)
             number = unique[rows] - first[g]
-            since = self.world.artist_first[artist[rows]] - first[g] if kind == "track" else None
-            made[rows] = self.decks[kind, g].deal(number, since)
+            made[rows] = self.decks[kind, g].deal(number)
+            self._put_endings(made, unique, rows[number >= _PLENTY], kind)
             self._put_oddities(made, rows, number, kind, g)
         if kind == "album":
             self._put_title_tracks(made, unique)
         return made[back].tolist()
+
+    def _put_endings(self, made: np.ndarray, ids: np.ndarray, rows: np.ndarray, kind: str) -> None:
+        """Half of these names get an ending: "Two Moons (Live in Ghent)"."""
+        endings = self.endings[kind]
+        pick = mixed(self.world.config.seed, 13, ids[rows]) % np.uint64(max(1, 2 * len(endings)))
+        for row, i in zip(rows.tolist(), pick.tolist(), strict=True):
+            if i < len(endings):
+                made[row] = f"{made[row]} {endings[i]}"
 
     def _put_oddities(self, made: np.ndarray, rows: np.ndarray, number: np.ndarray, kind: str, g: int) -> None:
         """One artist in nine and one track in 37 has a name from the list of oddities, as long as the list lasts."""
@@ -167,35 +180,31 @@ class Decks:
         self.cards = {name: rng.permutation(np.array(lists[name], dtype=object)) for name in names}
         takes = {name: np.array([name in self.slots[p] for p in self.schedule]) for name in names}
         self.taken = {name: np.concatenate([[0], np.cumsum(t)]) for name, t in takes.items()}
-        self.again = lists.get("again", [])
 
-    def deal(self, number: np.ndarray, since: np.ndarray | None = None) -> np.ndarray:
-        """The names of these numbers, object [n].
-
-        `since` [n], if given, is the number at which the artist's first name stands: a name of a single card that this
-        artist has had before is called a version of it, "Two Moons (Live)".
-        """
+    def deal(self, number: np.ndarray) -> np.ndarray:
+        """The names of these numbers, object [n]."""
         pattern = self.schedule[number % len(self.schedule)]
         made = np.empty(len(number), dtype=object)
         for p in np.unique(pattern):
             rows = np.flatnonzero(pattern == p)
             columns = [self._card(name, step, number[rows]) for step, name in enumerate(self.slots[p])]
             made[rows] = [self.forms[p] % texts for texts in zip(*columns, strict=True)] if columns else self.forms[p]
-            if since is not None and len(columns) == 1:
-                name = self.slots[p][0]
-                had = (self._count(name, number[rows]) - self._count(name, since[rows])) // len(self.cards[name])
-                for row, lap in zip(rows[had > 0], had[had > 0], strict=True):
-                    made[row] = f"{made[row]} ({self.again[(lap - 1) % len(self.again)]})"
         return made
 
-    def _count(self, name: str, number: np.ndarray) -> np.ndarray:
-        """How many cards of this deck the names before `number` took."""
-        lap, place = np.divmod(number, len(self.schedule))
-        return lap * self.taken[name][-1] + self.taken[name][place]
-
     def _card(self, name: str, step: int, number: np.ndarray) -> np.ndarray:
-        lap, place = np.divmod(self._count(name, number), len(self.cards[name]))
+        """The card that these names take from one deck; its first card moves on by `step` each time it is used up."""
+        lap, place = np.divmod(number, len(self.schedule))
+        lap, place = np.divmod(lap * self.taken[name][-1] + self.taken[name][place], len(self.cards[name]))
         return self.cards[name][(place + step * lap) % len(self.cards[name])]
+
+
+def _filled(patterns: list[str], lists: dict[str, list[str]]) -> list[str]:
+    """Each pattern with every word of its list, if it has one."""
+    out = []
+    for pattern in patterns:
+        name = next(iter(re.findall(r"\{(\w+)\}", pattern)), None)
+        out += [pattern.replace(f"{{{name}}}", word) for word in lists[name]] if name else [pattern]
+    return out
 
 
 # --- titles of playlists ----------------------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ def titles(world: World, drawn: Playlists, rng: np.random.Generator) -> tuple[li
     blank = rng.random(n) < 0.06
     made, described = [], []
     for u, w in enumerate(drawn.word):
-        patterns = own[w] if kind[u] < 0.5 else general
+        patterns = own[w] if kind[u] < 0.45 else general
         if share[w].max() < 0.5:
             patterns = [p for p in patterns if "{genre}" not in p]
         pattern, friend, phrase = (
