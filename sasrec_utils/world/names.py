@@ -168,16 +168,19 @@ class Decks:
     """Patterns such as "{soft} {thing}" and, for each list in braces, its words as a shuffled deck of cards.
 
     Name number i has the pattern that its place in a shuffled schedule says, and takes the next card of each deck that
-    the pattern needs. A deck that is used up starts again from another card, and each deck from another one, so that
-    pairs do not come again. Since the schedule is fixed, the cards that all earlier names took are counted, not dealt.
+    the pattern needs. A deck that is used up starts again a few cards further on, each deck by another number, so that
+    the same pairs do not come again. Since the schedule is fixed, what all earlier names took is counted, not dealt.
     """
 
     def __init__(self, patterns: list[str], lists: dict[str, list[str]], rng: np.random.Generator):
-        names = dict.fromkeys(name for p in patterns for name in re.findall(r"\{(\w+)\}", p) if name in lists)
-        self.schedule = rng.permutation(np.tile(np.arange(len(patterns)), -(-24 // len(patterns))))
         self.slots = [[name for name in re.findall(r"\{(\w+)\}", p) if name in lists] for p in patterns]
-        self.forms = [re.sub("|".join(f"{{{n}}}" for n in names), "%s", p.replace("%", "%%")) for p in patterns]
+        names = list(dict.fromkeys(name for slots in self.slots for name in slots))
+        self.forms = [p.replace("%", "%%") for p in patterns]
+        for name in names:
+            self.forms = [form.replace(f"{{{name}}}", "%s") for form in self.forms]
+        self.schedule = rng.permutation(np.tile(np.arange(len(patterns)), -(-24 // len(patterns))))
         self.cards = {name: rng.permutation(np.array(lists[name], dtype=object)) for name in names}
+        self.step = {name: i for i, name in enumerate(names)}
         takes = {name: np.array([name in self.slots[p] for p in self.schedule]) for name in names}
         self.taken = {name: np.concatenate([[0], np.cumsum(t)]) for name, t in takes.items()}
 
@@ -187,15 +190,15 @@ class Decks:
         made = np.empty(len(number), dtype=object)
         for p in np.unique(pattern):
             rows = np.flatnonzero(pattern == p)
-            columns = [self._card(name, step, number[rows]) for step, name in enumerate(self.slots[p])]
+            columns = [self._card(name, number[rows]) for name in self.slots[p]]
             made[rows] = [self.forms[p] % texts for texts in zip(*columns, strict=True)] if columns else self.forms[p]
         return made
 
-    def _card(self, name: str, step: int, number: np.ndarray) -> np.ndarray:
-        """The card that these names take from one deck; its first card moves on by `step` each time it is used up."""
+    def _card(self, name: str, number: np.ndarray) -> np.ndarray:
+        """The card of one deck that these names take, or would take."""
         lap, place = np.divmod(number, len(self.schedule))
         lap, place = np.divmod(lap * self.taken[name][-1] + self.taken[name][place], len(self.cards[name]))
-        return self.cards[name][(place + step * lap) % len(self.cards[name])]
+        return self.cards[name][(place + self.step[name] * lap) % len(self.cards[name])]
 
 
 def _filled(patterns: list[str], lists: dict[str, list[str]]) -> list[str]:
