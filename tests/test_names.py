@@ -144,7 +144,7 @@ def test_large_worlds_invent_only_what_is_asked_for_and_always_the_same():
     assert len(world.genre_names) == 24
 
 
-# --- nothing but names --------------------------------------------------------------------------------------------------
+# --- nothing but names ------------------------------------------------------------------------------------------------
 
 
 def test_everything_but_the_names_is_as_it_was_before_there_were_names(world):
@@ -174,7 +174,7 @@ def test_the_same_names_in_every_process(world):
     assert there.stdout.strip() == here
 
 
-# --- titles of playlists ------------------------------------------------------------------------------------------------
+# --- titles of playlists ----------------------------------------------------------------------------------------------
 
 
 def test_every_title_says_its_mood_word_and_no_other():

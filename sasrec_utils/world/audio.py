@@ -85,7 +85,7 @@ def features(world: World, tracks: np.ndarray) -> pd.DataFrame:
 
 
 def write_features(world: World, tracks: np.ndarray, path: str | os.PathLike) -> None:
-    """Write `features` of these tracks to a CSV file; an empty cell is missing. Memory does not grow with the tracks."""
+    """Write `features` of these tracks to a CSV file; an empty cell is missing. Memory does not grow with tracks."""
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         for i in range(0, max(1, len(tracks)), _CHUNK):
             features(world, tracks[i : i + _CHUNK]).to_csv(file, index=False, header=i == 0, lineterminator="\n")
