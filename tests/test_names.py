@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_the_word_lists_are_whole():
         assert all("{head}" in pattern for pattern in entries(about["artists"]))
     for kind in ("artists", "tracks"):
         assert set(words()["oddities"][kind]) <= set(words()["genre"])
+
+
+def test_an_installed_package_has_the_word_lists():
+    root = Path(package.__file__).parents[2]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    others = {p.name for p in Path(package.__file__).parent.iterdir() if p.is_file() and p.suffix != ".py"}
+    assert others == set(data["sasrec_utils.world"])
 
 
 def test_genres_have_the_names_that_the_lists_begin_with(world):

@@ -230,7 +230,7 @@ def titles(world: World, drawn: Playlists, rng: np.random.Generator) -> tuple[li
     made, described = [], []
     for u, w in enumerate(drawn.word):
         patterns = own[w] if kind[u] < 0.45 else general
-        if share[w].max() < 0.5:
+        if share[w].max() < 0.42:
             patterns = [p for p in patterns if "{genre}" not in p]
         pattern, friend, phrase = (
             some[int(x * len(some))] for some, x in zip((patterns, friends, phrases), choice[u], strict=True)
