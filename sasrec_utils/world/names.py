@@ -55,6 +55,7 @@ def mixed(seed: int, salt: int, ids: np.ndarray) -> np.ndarray:
 
 
 _PLENTY = 400  # names of a kind that the words of a genre are enough for
+_MOSTLY = 0.42  # share of what is played under a title word that makes a genre its own: "metal workout"
 
 # --- names of tracks, albums and artists ------------------------------------------------------------------------------
 
@@ -230,7 +231,7 @@ def titles(world: World, drawn: Playlists, rng: np.random.Generator) -> tuple[li
     made, described = [], []
     for u, w in enumerate(drawn.word):
         patterns = own[w] if kind[u] < 0.45 else general
-        if share[w].max() < 0.42:
+        if share[w].max() < _MOSTLY:
             patterns = [p for p in patterns if "{genre}" not in p]
         pattern, friend, phrase = (
             some[int(x * len(some))] for some, x in zip((patterns, friends, phrases), choice[u], strict=True)
