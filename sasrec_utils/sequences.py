@@ -38,11 +38,14 @@ __all__ = [
 ]
 
 
+_LARGEST_ID = np.iinfo(np.int32).max
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequences:
     """Playlists, each an ordered run of track ids, held in two flat arrays.
 
-    `items`: int32 [R], all tracks of all playlists in order, every id at least 1. `offsets`: int64 [U + 1];
+    `items`: int32 [R], all tracks of all playlists in order, every id from 1 to 2^31 - 1. `offsets`: int64 [U + 1];
     playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed.
     Raises ValueError when the arrays do not fit each other. Methods return new objects and leave this one
     as it is; indexing gives a view. Taught in notebook 02 §1.
@@ -61,6 +64,8 @@ class Sequences:
             raise ValueError(f"offsets must start at 0, never fall, and end at the {len(items)} items")
         if items.size and items.min() < 1:
             raise ValueError(f"track ids start at 1 (0 is padding), but the smallest here is {items.min()}")
+        if items.size and items.max() > _LARGEST_ID:
+            raise ValueError(f"track ids go up to {_LARGEST_ID}, but the largest here is {items.max()}")
         # A frozen dataclass can only be completed this way; both casts are free when the types already fit.
         object.__setattr__(self, "items", items.astype(np.int32, copy=False))
         object.__setattr__(self, "offsets", offsets.astype(np.int64, copy=False))
@@ -120,12 +125,14 @@ class Sequences:
         return self._spans(self.offsets[indices], self.offsets[indices + 1])
 
     def last(self, n: int) -> Sequences:
-        """The newest `n` tracks of each playlist (all of it when it is shorter). Taught in notebook 02 §1."""
+        """The newest `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
+        _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
         return self._spans(np.maximum(starts, ends - n), ends)
 
     def first(self, n: int) -> Sequences:
-        """The first `n` tracks of each playlist (all of it when it is shorter). Taught in notebook 02 §1."""
+        """The first `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
+        _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
         return self._spans(starts, np.minimum(starts + n, ends))
 
@@ -146,6 +153,11 @@ class Sequences:
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return Sequences(self.items[rows], offsets)
+
+
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def load_sequences(prepared_dir: str | Path) -> Sequences:
@@ -176,8 +188,8 @@ class Vocabulary:
 
     `to_catalogue`: int32 [C + 1], the catalogue id of each model id (entry 0 is 0). `n_items`: N. The map
     is a bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a
-    model id above N, and scorers treat it as unknown. Tracks are ordered by training plays, ties by
-    catalogue id: the same numbering in every process. Taught in notebook 02 §2.
+    model id above N, and scorers treat it as unknown. Tracks are ordered by training plays, equal plays by a
+    fixed shuffle: the same numbering in every process. Taught in notebook 02 §2.
     """
 
     to_catalogue: np.ndarray
@@ -203,16 +215,16 @@ class Vocabulary:
         `min_count`: plays that a track needs in `train` to be known. Raises ValueError when no track has
         that many. Taught in notebook 02 §2.
         """
-        if min_count < 1:
-            raise ValueError(f"min_count must be at least 1, got {min_count}")
+        _at_least(1, "min_count", min_count)
         if train.items.size and train.items.max() > n_catalogue:
             raise ValueError(f"track {train.items.max()} is outside a catalogue of {n_catalogue} tracks")
         plays = np.bincount(train.items, minlength=n_catalogue + 1)[1:]
         n_items = int((plays >= min_count).sum())
         if n_items == 0:
             raise ValueError(f"no track has {min_count} plays in the {len(train)} training playlists")
-        # A stable sort leaves ties in catalogue order. Known tracks have the most plays: they come first.
-        order = np.argsort(-plays, kind="stable") + 1
+        # Known tracks have the most plays: they come first. Equal plays are parted by a fixed shuffle, not by catalogue
+        # id: that follows the plays in all playlists, those of test included, and would tell a ranking the future.
+        order = np.lexsort((np.random.default_rng(0).permutation(n_catalogue), -plays)) + 1
         return cls(np.concatenate(([0], order)), n_items)
 
     def __len__(self) -> int:
@@ -279,10 +291,10 @@ def split_playlists(n: int, seed: int = 0, valid: float | int = 0.1, test: float
     """
     sizes = []
     for name, part in (("valid", valid), ("test", test)):
-        size = round(n * part) if isinstance(part, float) and 0 <= part < 1 else part
-        if size < 0 or size != int(size):
-            raise ValueError(f"{name} must be a share below 1 or a number of playlists, got {part}")
-        sizes.append(int(size))
+        share = isinstance(part, float | np.floating)
+        if not (0 <= part < 1 if share else part >= 0):
+            raise ValueError(f"{name} must be a share below 1 or a whole number of playlists, got {part}")
+        sizes.append(round(n * float(part)) if share else int(part))
     n_valid, n_test = sizes
     if n_valid + n_test >= n:
         raise ValueError(f"{n_valid} validation and {n_test} test playlists leave none of {n} for training")
@@ -316,8 +328,7 @@ def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = 
     out, and evaluation does not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in
     notebook 05 §8.
     """
-    if n_seeds < 0:
-        raise ValueError(f"n_seeds must not be negative, got {n_seeds}")
+    _at_least(0, "n_seeds", n_seeds)
     owner = seqs.owner
     if random_seed is None:
         key = np.arange(len(seqs.items))
@@ -383,8 +394,9 @@ def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
 
     A playlist of n tracks has n - 1 targets. Windows are cut from its end, so the newest one is full and holds what
     the model sees when it serves; the paper (section 3.1) trains on that one only, here the older ones count too.
-    Taught in notebook 02 §4.
+    Raises ValueError for max_len < 1. Taught in notebook 02 §4.
     """
+    _at_least(1, "max_len", max_len)
     targets = np.maximum(seqs.lengths - 1, 0)
     count = -(-targets // max_len)
     owner = np.repeat(np.arange(len(seqs)), count)
@@ -402,6 +414,7 @@ def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Gener
     still changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
     playlists or tracks. Taught in notebook 02 §4, where the share of padding is measured.
     """
+    _at_least(1, "batch_size", batch_size)
     start, length = windows(seqs, max_len)
     order = np.arange(len(start)) if rng is None else rng.permutation(len(start))
     pool = np.arange(len(order)) // (32 * batch_size) if rng is not None else np.zeros(len(order), dtype=np.int64)
@@ -422,8 +435,9 @@ def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Gener
 def pad(seqs: Sequences, max_len: int) -> np.ndarray:
     """The newest `max_len` tracks of each playlist, padded on the right: int64 [U, L], L = the longest of them, ≥ 1.
 
-    Taught in notebook 02 §4.
+    Raises ValueError for max_len < 1. Taught in notebook 02 §4.
     """
+    _at_least(1, "max_len", max_len)
     newest = seqs.last(max_len)
     place = np.arange(max(1, newest.lengths.max(initial=0)))
     real = place < newest.lengths[:, None]
