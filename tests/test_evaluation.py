@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import ir_measures
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from sasrec_utils import evaluation
+from sasrec_utils.baselines import Blend, tune_blend
 from sasrec_utils.evaluation import (
     compare,
     continuation,
     evaluate,
     log_likelihood,
+    metrics,
     ndcg_at,
+    ranking,
     ranks,
     recall_at,
     reciprocal_rank,
@@ -22,7 +28,7 @@ from sasrec_utils.evaluation import (
     table,
     top_k,
 )
-from sasrec_utils.sequences import Sequences
+from sasrec_utils.sequences import Sequences, Vocabulary, continuation_split, split_playlists
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -130,10 +136,56 @@ def test_every_playlist_is_counted():
 
 
 def test_memory_is_bounded_whatever_the_catalogue(monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_SCORES", 210)
+    monkeypatch.setattr(ranking, "MAX_SCORES", 210)
     scorer = Fixed(np.zeros((50, 21), np.float32))
     ranks(scorer, tagged([[1]] * 50, 20), np.full(50, 2))
     assert max(scorer.batches) == 10 and sum(scorer.batches) == 50
+
+
+def small_model():
+    from sasrec_utils.model import SASRec, SASRecConfig
+
+    return SASRec(SASRecConfig(20, dim=8, heads=2, max_len=6, n_artists=3), artist_of=np.arange(21) % 4)
+
+
+def test_the_table_of_a_model_is_made_once_for_all_batches(monkeypatch):
+    model, made = small_model(), []
+    add = model._add_features
+    monkeypatch.setattr(model, "_add_features", lambda x, f, ids: made.append(isinstance(ids, slice)) or add(x, f, ids))
+    histories, targets = Sequences.from_lists([[1 + u % 20] for u in range(40)]), (np.arange(40) + 7) % 20 + 1
+    seeds, held_out = Sequences.from_lists([[1]] * 40), Sequences.from_lists([[2]] * 40)
+    blend = Blend((model, Blend((model, RandomScorer(20)), (1, 1))), (1, 1))
+    for call in (
+        lambda: ranks(model, histories, targets, batch_size=8),
+        lambda: evaluate(model, histories, targets, batch_size=8, n_boot=1),
+        lambda: sampled_ranks(model, histories, targets, batch_size=8),
+        lambda: continuation(model, seeds, held_out, n=5, batch_size=8, n_boot=1),
+        lambda: log_likelihood(model, Sequences.from_lists([[1, 2]] * 40), batch_size=8),
+        lambda: ranks(blend, histories, targets, batch_size=8),  # the same model twice, once within a part
+        lambda: tune_blend((model, RandomScorer(20)), histories.take(np.arange(9)), targets[:9]),
+    ):
+        made.clear()
+        call()
+        assert made.count(True) == 1
+
+
+def test_a_kept_table_does_not_outlive_the_call():
+    model = small_model()
+    histories, targets = Sequences.from_lists([[1], [2], [3]]), np.array([4, 5, 6])
+    before = ranks(model, histories, targets)
+    broken = Sequences.from_lists([[1], [2]])
+    with pytest.raises(ValueError, match="as many targets"), ranking.unchanged(model):
+        ranks(model, broken, targets)
+    with torch.no_grad():
+        model.item_emb.weight[1:] = model.item_emb.weight[1:].flip(0)
+    flipped = small_model()
+    flipped.load_state_dict(model.state_dict())
+    assert np.array_equal(ranks(model, histories, targets), ranks(flipped, histories, targets))
+    assert not np.array_equal(model.score(histories), small_model().score(histories)) and before.all()
+    model.keep_table()  # one that was kept before stays
+    kept = model.table()
+    ranks(model, histories, targets)
+    assert model.table() is kept
 
 
 # Metrics
@@ -178,7 +230,8 @@ def test_a_perfect_scorer_scores_one():
     scores = np.zeros((15, 21), np.float32)
     scores[np.arange(15), targets] = 1
     report = evaluate(Fixed(scores), tagged([[20]] * 15, 20), targets)
-    assert all(interval == (1, 1, 1) for interval in report.metrics.values())
+    assert all(interval.mean == interval.high == 1 for interval in report.metrics.values())
+    assert all(interval.low == pytest.approx(0.025 ** (1 / 15)) for interval in report.metrics.values())
     assert (report.targets_kept, report.playlists) == (1, 15)
 
 
@@ -224,6 +277,28 @@ def test_reports_are_the_same_whatever_the_batch():
     assert one.row() == evaluate(Fixed(scores), tagged(rows, 30), targets).row()
 
 
+def test_a_playlist_without_a_target_shows_nothing():
+    scores = np.tile(np.arange(21, dtype=np.float32), (2, 1))
+    scores[1] = scores[1, ::-1]
+    report = evaluate(Fixed(scores), tagged([[], []], 20), [5, 0], k=3)
+    assert report.coverage == 3 / 20  # 20, 19, 18
+    report = continuation(Fixed(scores), tagged([[], []], 20), Sequences.from_lists([[5], []]), n=3)
+    assert report.coverage == 3 / 20
+
+
+def test_the_seed_draws_the_negatives_and_the_resamples():
+    rng = np.random.default_rng(0)
+    scores = rng.random((200, 501)).astype(np.float32)
+    histories, targets = tagged([[]] * 200, 500), rng.integers(1, 501, 200)
+    one, same, other = (evaluate(Fixed(scores), histories, targets, protocol="sampled", seed=s) for s in (1, 1, 2))
+    assert np.array_equal(one.ranks, same.ranks) and one.row() == same.row()
+    assert not np.array_equal(one.ranks, other.ranks)
+    one, same, other = (evaluate(Fixed(scores), histories, targets, seed=s).metrics["mrr"] for s in (1, 1, 2))
+    assert one == same and one.mean == other.mean and one[1:] != other[1:]
+    drawn = [ranking._draw_negatives(histories, targets, 500, 100, seed) for seed in (1, 1, 2)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+
+
 def test_the_table_says_what_is_behind_each_number():
     rows, targets, scores = random_case(5)
     reports = [
@@ -244,26 +319,67 @@ def test_the_table_says_what_is_behind_each_number():
 
 def test_bootstrap_intervals_are_those_of_theory_for_many_playlists():
     values = np.random.default_rng(0).random((3000, 2)) ** [1, 4]
-    for column, interval in zip(values.T, evaluation._bootstrap(values, 2000, 1), strict=True):
+    for column, interval in zip(values.T, metrics._bootstrap(values, 2000, 1), strict=True):
         half = 1.96 * column.std() / np.sqrt(len(column))
         assert interval.mean == pytest.approx(column.mean())
         assert interval.low == pytest.approx(column.mean() - half, abs=0.15 * half)
         assert interval.high == pytest.approx(column.mean() + half, abs=0.15 * half)
 
 
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        # R: binom.test(hits, n)$conf.int
+        (0, 10, 0.0, 0.3084971),
+        (1, 10, 0.002528579, 0.4450161),
+        (5, 10, 0.1870860, 0.8129140),
+        (10, 10, 0.6915029, 1.0),
+        (73, 73, 0.9507220, 1.0),
+        (1, 1, 0.025, 1.0),
+    ],
+)
+def test_a_share_has_the_exact_interval(hits, n, low, high):
+    column = np.concatenate((np.repeat([1.0, 0.0], [hits, n - hits]), [np.nan, np.nan]))
+    interval = metrics.intervals({"recall@10": column}, 50, 0)["recall@10"]
+    assert interval == pytest.approx((hits / n, low, high), abs=1e-6)
+
+
+def test_the_exact_interval_is_where_one_case_in_forty_begins():
+    for hits, n in ((3, 40), (700, 1000), (1, 500)):
+        _, low, high = metrics._share(hits, n)
+        assert stats.binom.sf(hits - 1, n, low) == pytest.approx(0.025)
+        assert stats.binom.cdf(hits, n, high) == pytest.approx(0.025)
+    assert metrics._share(1, 500)[1:] == pytest.approx((0.00005, 0.0111), abs=1e-4)  # a bootstrap says [0, .006]
+
+
+def test_only_shares_are_exact_and_only_shares():
+    rng = np.random.default_rng(0)
+    hits = (rng.random(200) < 0.1).astype(float)
+    columns = {"recall@10": hits, "ndcg@10": hits * 0.5, "clicks": hits, "recall@500": rng.random(200)}
+    found = metrics.intervals(columns, 500, 0)
+    assert found["recall@10"] == metrics._share(int(hits.sum()), 200)
+    bootstrapped = [name for name in columns if name != "recall@10"]
+    together = np.stack([columns[name] for name in bootstrapped], axis=1)
+    assert [found[name] for name in bootstrapped] == metrics._bootstrap(together, 500, 0)
+    assert list(found) == list(columns)
+    # Nothing found is not "nothing can be found", whatever the metric: .0 [.0, .018] and not .0 [.0, .0].
+    assert metrics.intervals({"ndcg@10": np.zeros(200)}, 500, 0)["ndcg@10"].high == pytest.approx(0.0183, abs=1e-4)
+    assert all(np.isnan(metrics.intervals({"mrr": np.full(3, np.nan)}, 50, 0)["mrr"]))
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng, covered = np.random.default_rng(0), 0
     for trial in range(400):
         hits = (rng.random((250, 1)) < 0.2).astype(float)
-        interval = evaluation._bootstrap(hits, 200, trial)[0]
+        interval = metrics._bootstrap(hits, 200, trial)[0]
         covered += interval.low <= 0.2 <= interval.high
     assert 0.91 < covered / 400 < 0.98  # 95 % is meant; 3.3 standard errors either way
 
 
 def test_blocks_of_resamples_do_not_change_the_interval_much(monkeypatch):
     values = np.random.default_rng(0).random((500, 1))
-    whole = evaluation._bootstrap(values, 1000, 0)[0]
-    several = evaluation._bootstrap(np.tile(values, (20, 1)), 1000, 0)[0]  # 10,000 playlists: three blocks
+    whole = metrics._bootstrap(values, 1000, 0)[0]
+    several = metrics._bootstrap(np.tile(values, (20, 1)), 1000, 0)[0]  # 10,000 playlists: three blocks
     assert (several.high - several.low) == pytest.approx((whole.high - whole.low) / np.sqrt(20), rel=0.15)
 
 
@@ -310,7 +426,7 @@ def test_only_like_is_compared_with_like():
 @given(st.integers(0, 10_000), st.sampled_from([1, 5, 100]))
 def test_negatives_are_distinct_and_never_seen_or_the_target(seed, n):
     rows, targets, _ = random_case(seed)
-    drawn = evaluation._draw_negatives(Sequences.from_lists(rows), targets.astype(np.int64), 30, n, seed)
+    drawn = ranking._draw_negatives(Sequences.from_lists(rows), targets.astype(np.int64), 30, n, seed)
     for row, target, negatives in zip(rows, targets, drawn, strict=True):
         taken = negatives[negatives > 0]
         allowed = set(range(1, 31)) - set(row) - {int(target)}
@@ -319,7 +435,7 @@ def test_negatives_are_distinct_and_never_seen_or_the_target(seed, n):
 
 def test_negatives_are_uniform():
     histories = Sequences.from_lists([[2, 3, 9]] * 20_000)
-    drawn = evaluation._draw_negatives(histories, np.full(20_000, 5), 10, 2, 0)
+    drawn = ranking._draw_negatives(histories, np.full(20_000, 5), 10, 2, 0)
     share = np.bincount(drawn.ravel(), minlength=11) / 20_000
     assert (share[[0, 2, 3, 5, 9]] == 0).all()
     assert abs(share[[1, 4, 6, 7, 8, 10]] - 1 / 3).max() < 0.02  # 2 of 6; six standard errors
@@ -328,7 +444,7 @@ def test_negatives_are_uniform():
 
 def test_a_playlist_that_holds_nearly_every_track_ends():
     histories = Sequences.from_lists([list(range(1, 999)), list(range(1, 1000)), list(range(1, 1001))])
-    drawn = evaluation._draw_negatives(histories, np.array([999, 1000, 1001]), 1000, 100, 0)
+    drawn = ranking._draw_negatives(histories, np.array([999, 1000, 1001]), 1000, 100, 0)
     assert drawn[0, drawn[0] > 0].tolist() == [1000]
     assert (drawn[1:] == 0).all()
     report = evaluate(RandomScorer(1000), histories, [999, 1000, 1001], protocol="sampled")
@@ -356,6 +472,21 @@ def test_fixed_negatives_are_used_as_they_are():
     assert found.tolist() == [3]
 
 
+@pytest.mark.parametrize(
+    ("negatives", "message"),
+    [
+        ([[1, 2]], "2 histories need as many rows"),  # would have been used for both
+        ([1, 2], "2 histories need as many rows"),
+        ([[1.0, 2.0], [3.0, 4.0]], "whole numbers"),
+        ([[1, 2], [3, 21]], "ids from 1 to 20"),
+        ([[1, 2], [3, -1]], "ids from 1 to 20"),  # would have been the last track
+    ],
+)
+def test_negatives_that_do_not_fit_are_refused(negatives, message):
+    with pytest.raises(ValueError, match=message):
+        sampled_ranks(Fixed(np.zeros((2, 21))), tagged([[1], [2]], 20), [5, 6], negatives=np.array(negatives))
+
+
 # Best tracks
 
 
@@ -365,16 +496,71 @@ def test_top_k_is_a_sorted_list_cut_off(seed, k):
     rows, _, scores = random_case(seed)
     before = scores.copy()
     found = top_k(scores, k, exclude=Sequences.from_lists(rows))
+    place = ranking._shuffled(31)
     assert np.array_equal(scores, before, equal_nan=True) and found.shape == (40, k)
     for row, seen, ids in zip(scores, rows, found, strict=True):
         allowed = [x for x in range(1, 31) if x not in seen and row[x] > -np.inf]
-        expected = sorted(allowed, key=lambda x: (-row[x], x))[:k]
-        # which of several equal scores at the cut get in is open; the scores are not
-        assert row[ids[ids > 0]].tolist() == row[expected].tolist()
-        assert len(set(ids[ids > 0])) == len(expected) and set(ids[ids > 0]) <= set(allowed)
-        assert (ids[len(expected) :] == 0).all()
-        if k >= len(allowed):
-            assert ids[: len(expected)].tolist() == expected
+        expected = sorted(allowed, key=lambda x: (-row[x], place[x]))[:k]
+        assert ids.tolist() == expected + [0] * (k - len(expected))
+
+
+def test_equals_are_not_listed_by_id_and_always_alike():
+    flat = np.ones((1, 1001), np.float32)
+    order = top_k(flat, 1000)[0]
+    assert sorted(order) == list(range(1, 1001))
+    assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.1  # three standard errors
+    for k in (1, 10, 999):
+        assert np.array_equal(top_k(flat, k)[0], order[:k])  # the cut goes through the same order
+
+
+def test_a_scorer_that_only_says_was_played_scores_chance():
+    """Ids follow the plays in all playlists, as `mpd.prepare` gives them: what is parted by id is parted by the answers."""
+    rng = np.random.default_rng(0)
+    tracks = np.minimum(rng.zipf(1.4, 60_000), 20_000)
+    by_plays = np.argsort(-np.bincount(tracks, minlength=20_001)[1:], kind="stable")
+    numbers = np.empty(20_000, dtype=np.int64)
+    numbers[by_plays] = np.arange(1, 20_001)
+    everything = Sequences(numbers[tracks - 1], np.arange(0, 60_001, 20))
+    split = split_playlists(len(everything), 0, valid=0, test=0.3)
+    vocabulary = Vocabulary.fit(everything.take(split.train), 20_000)
+    seeds, held_out = continuation_split(vocabulary.encode(everything.take(split.test)), 5)
+    played = RandomScorer(vocabulary.n_items)
+    played.score = lambda histories: np.ones((len(histories), vocabulary.n_items + 1), np.float32)
+    assert continuation(played, seeds, held_out, n=20).metrics["recall@20"].mean < 0.02
+    by_id = RandomScorer(vocabulary.n_items)
+    by_id.score = lambda histories: np.tile(-np.arange(vocabulary.n_items + 1.0), (len(histories), 1))
+    assert continuation(by_id, seeds, held_out, n=20).metrics["recall@20"].mean > 0.5
+
+
+def test_the_list_and_the_rank_tell_near_scores_apart_alike():
+    scores = np.full((1, 21), 1.0)
+    scores[0, [7, 3, 12]] += [3e-12, 2e-12, 1e-12]  # the same number in float32
+    assert top_k(scores, 3)[0].tolist() == [7, 3, 12]
+    assert [ranks(Fixed(scores), tagged([[]], 20), [x])[0] for x in (7, 3, 12)] == [1, 2, 3]
+    assert top_k(np.arange(5)[None], 2).tolist() == [[4, 3]]  # whole numbers
+
+
+def test_a_list_of_nan_and_too_few_playlists_to_exclude_are_refused():
+    scores = np.zeros((2, 21), np.float32)
+    with pytest.raises(ValueError, match="2 rows of scores"):
+        top_k(scores, 3, exclude=Sequences.from_lists([[1]]))
+    scores[1, 5] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        top_k(scores, 3)
+    assert top_k(scores, 3, exclude=Sequences.from_lists([[], [5]])).shape == (2, 3)
+
+
+def test_a_list_is_made_in_blocks_of_bounded_size(monkeypatch):
+    scores = np.random.default_rng(0).random((64, 20_001)).astype(np.float32)
+    seen = Sequences.from_lists([[u + 1, 7] for u in range(64)])
+    whole = top_k(scores, 10, exclude=seen)
+    monkeypatch.setattr(ranking, "BLOCK", 40_002)
+    tracemalloc.start()
+    blocks = top_k(scores, 10, exclude=seen)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(whole, blocks)
+    assert peak < scores.nbytes / 5  # two rows of 64 at a time
 
 
 # Continuation
@@ -405,6 +591,16 @@ def test_continuation_by_hand():
     longer = continuation(Fixed(scores), seeds, held_out, artist_of, n=19)
     assert longer.values["clicks"][1] == 1  # 17 is at place 16
     assert report.coverage == 12 / 20
+
+
+def test_a_list_shorter_than_what_is_held_out_can_still_be_ideal():
+    scores = -np.arange(21, dtype=np.float32)[None]
+    held_out = Sequences.from_lists([[1, 2, 3, 4, 5, 6]])
+    report = continuation(Fixed(scores), tagged([[]], 20), held_out, n=4)
+    assert report.metrics["ndcg"].mean == report.metrics["ndcg_challenge"].mean == 1
+    missed = continuation(Fixed(scores), tagged([[]], 20), Sequences.from_lists([[1, 2, 3, 14, 15, 16]]), n=4)
+    log2 = np.log2
+    assert missed.metrics["ndcg"].mean == pytest.approx(1 - (1 / log2(5)) / (1 + 1 / log2(3) + 1 / 2 + 1 / log2(5)))
 
 
 def test_artist_credit_counts_distinct_artists_of_the_first_places():
@@ -510,6 +706,34 @@ def test_log_likelihood_is_a_softmax_over_the_candidates(exclude_seen):
                 wanted = scores[track] - np.log(np.exp(scores[left]).sum())
                 assert np.isclose(found[row], wanted)
             row += 1
+
+
+def test_log_likelihood_stays_within_the_memory_that_ranks_take(monkeypatch):
+    seqs = Sequences.from_lists([np.random.default_rng(u).integers(1, 23, 9).tolist() for u in range(12)])
+    whole = log_likelihood(Hashed(), seqs)
+    for setting, value in (("MAX_SCORES", 21 * 5), ("BLOCK", 21 * 2)):
+        for module in (ranking, metrics):
+            if hasattr(module, setting):
+                monkeypatch.setattr(module, setting, value)
+    scorer = Hashed()
+    assert np.allclose(log_likelihood(scorer, seqs), whole, equal_nan=True)
+    assert max(scorer.batches) == 5
+    with pytest.raises(ValueError, match="broken gave NaN"):
+        log_likelihood(Fixed(np.full((1, 21), np.nan), "broken"), tagged([[3, 4]], 20))
+
+
+class Hashed:
+    """Scores that depend on the last track."""
+
+    name, n_items = "hashed", 20
+
+    def __init__(self):
+        self.batches = []
+
+    def score(self, histories):
+        self.batches.append(len(histories))
+        last = histories.items[histories.offsets[1:] - 1]
+        return np.stack([np.random.default_rng(int(x)).normal(size=21) for x in last]).astype(np.float32)
 
 
 def test_log_likelihood_of_a_model_is_its_validation_loss():
