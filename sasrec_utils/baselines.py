@@ -278,14 +278,7 @@ class Blend:
             _standardise(scorer.score(histories), logits)
             for scorer, logits in zip(self.scorers, self.logits, strict=True)
         )
-        total = np.zeros((len(histories), self.n_items + 1), dtype=np.float32)
-        for part, weight in zip(parts, self.weights, strict=True):
-            if weight:  # a weight of 0 takes a part out altogether: 0 times -inf would be NaN
-                out = np.isneginf(part) if weight < 0 else None
-                total += part * np.float32(weight)
-                if out is not None:
-                    total[out] = -np.inf  # a negative weight makes low scores high, but what is ruled out stays out
-        return total
+        return _weighted(parts, self.weights)
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -317,6 +310,19 @@ def _standardise(scores: np.ndarray, logits: bool) -> np.ndarray:
     if ruled_out:
         inner[out] = -np.inf
     return scores
+
+
+def _weighted(parts: Iterable[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Weighted sum of standardised scores, in which what any part with a weight rules out (-inf) stays ruled out."""
+    total = None
+    for part, weight in zip(parts, weights, strict=True):
+        # A weight of 0 takes a part out altogether: 0 times -inf would be NaN. A negative one turns scores round, but
+        # must not turn -inf into the best score of all.
+        term = part * np.float32(weight) if weight else np.zeros_like(part)
+        if weight < 0:
+            term[np.isneginf(part)] = -np.inf
+        total = term if total is None else np.add(total, term, out=total)
+    return total
 
 
 # Choosing on validation playlists ----------------------------------------------------------------------

@@ -17,10 +17,11 @@ Three protocols, always named in the report:
 """
 
 from sasrec_utils.evaluation.metrics import Interval, log_likelihood, ndcg_at, recall_at, reciprocal_rank
-from sasrec_utils.evaluation.ranking import ranks, sampled_ranks, top_k
+from sasrec_utils.evaluation.ranking import MAX_SCORES, ranks, sampled_ranks, top_k
 from sasrec_utils.evaluation.reports import Report, compare, continuation, evaluate, table
 
 __all__ = [
+    "MAX_SCORES",
     "Interval",
     "Report",
     "compare",
