@@ -1,11 +1,11 @@
 """Playlists as ragged id sequences: two arrays, a vocabulary, and honest splits.
 
-A set of playlists is one long array of track ids and one array of offsets into it. Sixty-six million rows fit
-into 270 MB, and taking some playlists, the newest tracks of each, or all but the last track is one gather.
+A set of playlists is one long array of track ids and one array of offsets into it. Sixty-six million rows fit into 270
+MB, and taking some playlists, the newest tracks of each, or all but the last track is one gather.
 
-Two numberings of tracks appear in this package. *Catalogue ids* (1..C, from `mpd.prepare`) name every track
-of the files. *Model ids* (from `Vocabulary`) put the tracks that the training playlists know at 1..N and
-everything else above N. Id 0 is padding in both and never occurs inside a playlist.
+Two numberings of tracks appear in this package. *Catalogue ids* (1..C, from `mpd.prepare`) name every track of the
+files. *Model ids* (from `Vocabulary`) put the tracks that the training playlists know at 1..N and everything else above
+N. Id 0 is padding in both and never occurs inside a playlist.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Sequences:
     """Playlists, each an ordered run of track ids, held in two flat arrays.
 
     `items`: int32 [R], all tracks of all playlists in order, every id from 1 to 2^31 - 1. `offsets`: int64 [U + 1];
-    playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed.
-    Raises ValueError when the arrays do not fit each other. Methods return new objects and leave this one
-    as it is; indexing gives a view. Taught in notebook 02 §1.
+    playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed. Raises
+    ValueError when the arrays do not fit each other. Methods return new objects and leave this one as it is; indexing
+    gives a view. Taught in notebook 02 §1.
     """
 
     items: np.ndarray
@@ -75,7 +75,6 @@ class Sequences:
         """Sequences from a list of lists of track ids.
 
         Meant for small hands-on examples and single requests. Empty inner lists stay empty playlists.
-        Taught in notebook 02 §1.
         """
         rows = [np.asarray(row if isinstance(row, np.ndarray) else list(row)) for row in lists]
         offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
@@ -100,19 +99,19 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tracks of each playlist, int64 [U]. Taught in notebook 02 §1."""
+        """Number of tracks of each playlist, int64 [U]."""
         return np.diff(self.offsets)
 
     @property
     def owner(self) -> np.ndarray:
-        """Index of the playlist that each row belongs to, int32 [R]. Taught in notebook 02 §1."""
+        """Index of the playlist that each row belongs to, int32 [R]."""
         return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
 
     def take(self, indices: np.ndarray) -> Sequences:
         """The playlists at `indices`, in that order.
 
-        `indices`: whole numbers (repeats allowed), or a boolean mask over the U playlists. Raises
-        IndexError beyond the last playlist. Taught in notebook 02 §1.
+        `indices`: whole numbers (repeats allowed), or a boolean mask over the U playlists. Raises IndexError beyond the
+        last playlist.
         """
         indices = np.asarray(indices)
         if indices.dtype.kind == "b":
@@ -140,7 +139,6 @@ class Sequences:
         """Only the rows where `mask` (bool [R]) is true; playlists that lose every row stay, empty.
 
         Drops, for instance, tracks outside the vocabulary: `seqs.keep(seqs.items <= n_items)`.
-        Taught in notebook 02 §2.
         """
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != self.items.shape:
@@ -164,8 +162,8 @@ def load_sequences(prepared_dir: str | Path) -> Sequences:
     """The playlists of a directory written by `mpd.prepare`, in catalogue ids.
 
     Playlist `u` is row `u` of `playlists.parquet`, so playlists without tracks are kept, empty. Raises
-    FileNotFoundError when the directory holds no prepared playlists and ValueError when its two tables
-    disagree. Taught in notebook 02 §1.
+    FileNotFoundError when the directory holds no prepared playlists and ValueError when its two tables disagree. Taught
+    in notebook 02 §1.
     """
     prepared_dir = Path(prepared_dir)
     for name in ("interactions.parquet", "playlists.parquet"):
@@ -186,10 +184,10 @@ def load_sequences(prepared_dir: str | Path) -> Sequences:
 class Vocabulary:
     """A renumbering of the catalogue that puts the tracks known from training at 1..N, popular ones first.
 
-    `to_catalogue`: int32 [C + 1], the catalogue id of each model id (entry 0 is 0). `n_items`: N. The map
-    is a bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a
-    model id above N, and scorers treat it as unknown. Tracks are ordered by training plays, equal plays by a
-    fixed shuffle: the same numbering in every process. Taught in notebook 02 §2.
+    `to_catalogue`: int32 [C + 1], the catalogue id of each model id (entry 0 is 0). `n_items`: N. The map is a
+    bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a model id above
+    N, and scorers treat it as unknown. Tracks are ordered by training plays, equal plays by a fixed shuffle: the same
+    numbering in every process. Taught in notebook 02 §2.
     """
 
     to_catalogue: np.ndarray
@@ -210,10 +208,9 @@ class Vocabulary:
     def fit(cls, train: Sequences, n_catalogue: int, min_count: int = 1) -> Vocabulary:
         """The vocabulary of the training playlists.
 
-        `train`: training playlists only, in catalogue ids; anything counted from validation or test
-        playlists would leak. `n_catalogue`: C, the number of tracks of the catalogue (`len(catalogue)`).
-        `min_count`: plays that a track needs in `train` to be known. Raises ValueError when no track has
-        that many. Taught in notebook 02 §2.
+        `train`: training playlists only, in catalogue ids; anything counted from validation or test playlists would
+        leak. `n_catalogue`: C, the number of tracks of the catalogue (`len(catalogue)`). `min_count`: plays that a
+        track needs in `train` to be known. Raises ValueError when no track has that many.
         """
         _at_least(1, "min_count", min_count)
         if train.items.size and train.items.max() > n_catalogue:
@@ -235,7 +232,7 @@ class Vocabulary:
 
     @cached_property
     def to_model(self) -> np.ndarray:
-        """The model id of each catalogue id, int32 [C + 1] (entry 0 is 0). Taught in notebook 02 §2."""
+        """The model id of each catalogue id, int32 [C + 1] (entry 0 is 0)."""
         table = np.empty_like(self.to_catalogue)
         table[self.to_catalogue] = np.arange(len(table), dtype=np.int32)
         return table
@@ -247,7 +244,7 @@ class Vocabulary:
     def encode(self, ids):
         """Catalogue ids to model ids: a Sequences gives a Sequences, an array (any shape) an int32 array.
 
-        0 stays 0. Raises ValueError for ids outside the catalogue. Taught in notebook 02 §2.
+        0 stays 0. Raises ValueError for ids outside the catalogue.
         """
         return _relabel(self.to_model, ids)
 
@@ -256,7 +253,7 @@ class Vocabulary:
     @overload
     def decode(self, ids: np.ndarray) -> np.ndarray: ...
     def decode(self, ids):
-        """Model ids back to catalogue ids, the inverse of `encode`. Taught in notebook 02 §2."""
+        """Model ids back to catalogue ids, the inverse of `encode`."""
         return _relabel(self.to_catalogue, ids)
 
 
@@ -283,11 +280,10 @@ class Split(NamedTuple):
 def split_playlists(n: int, seed: int = 0, valid: float | int = 0.1, test: float | int = 0.1) -> Split:
     """Deal `n` playlists at random into training, validation and test.
 
-    `valid`, `test`: a float below 1 is a share of `n` (rounded), an int is a number of playlists. The same
-    `n`, `seed` and sizes give the same split in every process. Whole playlists are dealt because a playlist
-    carries no time of day: a cut by time is impossible, and a cut inside playlists would let a model train
-    on the start of the playlists that judge it. Raises ValueError when nothing is left to train on. Taught
-    in notebook 02 §3.
+    `valid`, `test`: a float below 1 is a share of `n` (rounded), an int is a number of playlists. The same `n`, `seed`
+    and sizes give the same split in every process. Whole playlists are dealt because a playlist carries no time of day:
+    a cut by time is impossible, and a cut inside playlists would let a model train on the start of the playlists that
+    judge it. Raises ValueError when nothing is left to train on. Taught in notebook 02 §3.
     """
     sizes = []
     for name, part in (("valid", valid), ("test", test)):
@@ -307,11 +303,10 @@ def split_playlists(n: int, seed: int = 0, valid: float | int = 0.1, test: float
 def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
     """Each playlist without its last track, and that track as the target.
 
-    Returns (histories with U playlists, targets int32 [U]). No playlist is dropped, so index `u` keeps its
-    meaning: a playlist of one track has an empty history, and one without tracks has target 0 (no target),
-    which evaluation does not count. Applied twice to whole sequences it is the leave-one-out split of the
-    SASRec paper (section 4.1): last track for test, the one before for validation, the rest for training.
-    Taught in notebook 02 §3.
+    Returns (histories with U playlists, targets int32 [U]). No playlist is dropped, so index `u` keeps its meaning: a
+    playlist of one track has an empty history, and one without tracks has target 0 (no target), which evaluation does
+    not count. Applied twice to whole sequences it is the leave-one-out split of the SASRec paper (section 4.1): last
+    track for test, the one before for validation, the rest for training. Taught in notebook 02 §3.
     """
     starts, ends = seqs.offsets[:-1], seqs.offsets[1:]
     targets = np.zeros(len(seqs), dtype=np.int32)
@@ -323,10 +318,9 @@ def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
 def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = None) -> tuple[Sequences, Sequences]:
     """Each playlist cut into `n_seeds` seed tracks and the held-out rest: the RecSys Challenge 2018 task.
 
-    The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist
-    order. Both results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held
-    out, and evaluation does not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in
-    notebook 05 §8.
+    The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist order. Both
+    results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held out, and evaluation does
+    not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in notebook 05 §8.
     """
     _at_least(0, "n_seeds", n_seeds)
     owner = seqs.owner
@@ -392,9 +386,9 @@ class Batch(NamedTuple):
 def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Start rows and lengths (both int64 [W]) of the windows of at most `max_len` inputs that cover every target.
 
-    A playlist of n tracks has n - 1 targets. Windows are cut from its end, so the newest one is full and holds what
-    the model sees when it serves; the paper (section 3.1) trains on that one only, here the older ones count too.
-    Raises ValueError for max_len < 1. Taught in notebook 02 §4.
+    A playlist of n tracks has n - 1 targets. Windows are cut from its end, so the newest one is full and holds what the
+    model sees when it serves; the paper (section 3.1) trains on that one only, here the older ones count too. Raises
+    ValueError for max_len < 1. Taught in notebook 02 §4.
     """
     _at_least(1, "max_len", max_len)
     targets = np.maximum(seqs.lengths - 1, 0)
@@ -409,9 +403,9 @@ def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
 def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
     """Training batches of `batch_size` windows that compute next to nothing for padding.
 
-    `seqs` in model ids, all known (ids 1..N). With `rng` windows are shuffled, then sorted by length within pools of
-    32 batches, and the batches shuffled again: windows of one batch are about equally long, which window meets which
-    still changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
+    `seqs` in model ids, all known (ids 1..N). With `rng` windows are shuffled, then sorted by length within pools of 32
+    batches, and the batches shuffled again: windows of one batch are about equally long, which window meets which still
+    changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
     playlists or tracks. Taught in notebook 02 §4, where the share of padding is measured.
     """
     _at_least(1, "batch_size", batch_size)

@@ -240,6 +240,12 @@ def test_equally_similar_neighbours_are_not_kept_by_id():
     assert 150 < kept.mean() < 250  # 200 is the middle; by id it would be 20 or 380
 
 
+def test_hundreds_of_neighbours_are_kept():
+    """With 200 the tail of a list of 500 is left to popularity."""
+    knn = ItemKNN.fit(Sequences.from_lists([list(range(1, 801))]), 800)
+    assert knn.similarity.nnz == 800 * 799
+
+
 def test_a_knn_needs_neighbours_and_four_bytes_for_each():
     for neighbours in (0, -1):
         with pytest.raises(ValueError, match=f"neighbours must be at least 1, got {neighbours}"):
@@ -527,9 +533,9 @@ def test_how_much_the_rare_are_trusted_is_chosen_on_validation(sure):
     targets = np.array([pair[1] if sure else 1 + (u + 3) % 10 for u, pair in enumerate(rare)])
     train = Sequences.from_lists(rows)
     knn = fit_baselines(train, 90, histories, targets, k=3)[2]
-    fitted = {shrink: ItemKNN.fit(train, 90, shrink=shrink).similarity for shrink in (1.0, 10.0)}
+    fitted = {shrink: ItemKNN.fit(train, 90, shrink=shrink).similarity for shrink in (1.0, 10.0, 30.0)}
     same = [shrink for shrink, matrix in fitted.items() if np.allclose(matrix.toarray(), knn.similarity.toarray())]
-    assert same == ([1.0] if sure else [10.0])
+    assert same == ([1.0] if sure else [30.0])
 
 
 def test_a_blend_of_all_weighs_each_part_on_its_own():

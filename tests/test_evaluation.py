@@ -514,7 +514,7 @@ def test_equals_are_not_listed_by_id_and_always_alike():
 
 
 def test_a_scorer_that_only_says_was_played_scores_chance():
-    """Ids follow the plays in all playlists, as `mpd.prepare` gives them: what is parted by id is parted by the answers."""
+    """Ids follow the plays in all playlists, as `mpd.prepare` gives them: parted by id is parted by the answers."""
     rng = np.random.default_rng(0)
     tracks = np.minimum(rng.zipf(1.4, 60_000), 20_000)
     by_plays = np.argsort(-np.bincount(tracks, minlength=20_001)[1:], kind="stable")

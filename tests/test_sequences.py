@@ -167,7 +167,7 @@ def test_vocabulary_is_a_bijection_with_known_tracks_first(rows, min_count):
 
 
 def test_equal_plays_are_not_parted_by_catalogue_id():
-    """Catalogue ids follow the plays in all playlists, those of test too: a tie broken by them would tell the future."""
+    """Catalogue ids follow the plays in all playlists, test ones too: a tie broken by them would tell the future."""
     once = Sequences.from_lists([list(range(1, 1001))])
     vocabulary = Vocabulary.fit(once, 2000)
     for part in (slice(1, 1001), slice(1001, None)):  # known and unknown ones

@@ -1,10 +1,10 @@
 """Ranks, metrics, intervals and protocols: how good a scorer is, and how sure we can be of it.
 
 A *scorer* is any object with a `name`, a number of tracks `n_items` (N) and a method `score(histories: Sequences) ->
-array [B, N + 1]`: one score per history and track, higher is better, column 0 is padding and is never read.
-Popularity, Markov, nearest neighbours, SASRec, their blend and the oracle of the made-up world all are scorers, and
-nothing here knows which one it is judging. A scorer that makes something large of its weights for every call may have
-a method `unchanged()` too: a context in which it is called many times with the same weights (see `ranking`).
+array [B, N + 1]`: one score per history and track, higher is better, column 0 is padding and is never read. Popularity,
+Markov, nearest neighbours, SASRec, their blend and the oracle of the made-up world all are scorers, and nothing here
+knows which one it is judging. A scorer that makes something large of its weights for every call may have a method
+`unchanged()` too: a context in which it is called many times with the same weights (see `ranking`).
 
 Three protocols, always named in the report:
 

@@ -25,8 +25,8 @@ def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
 def ndcg_at(ranks: np.ndarray, k: int) -> np.ndarray:
     """1 / log2(rank + 1) where the target is among the best `k`, else 0; float64 over the targets not lost.
 
-    The ideal is the target at rank 1, which gives 1, so 0 <= ndcg <= recall <= 1 (Järvelin and Kekäläinen
-    2002). Taught in notebook 05 §2.
+    The ideal is the target at rank 1, which gives 1, so 0 <= ndcg <= recall <= 1 (Järvelin and Kekäläinen 2002). Taught
+    in notebook 05 §2.
     """
     kept = ranks[ranks > 0]
     return np.where(kept <= k, 1.0 / np.log2(kept + 1.0), 0.0)
@@ -43,8 +43,8 @@ def log_likelihood(scorer, seqs: Sequences, *, exclude_seen: bool = True, batch_
     SASRec's are: a softmax over the candidates makes them probabilities. Candidates are the known tracks, with
     `exclude_seen` without those earlier in the playlist (a repeat itself stays one), as in `ranks` and in
     `losses.unseen_softmax_loss`. NaN for what there is no answer to: the first row of a playlist, and unknown tracks.
-    Minus the mean is comparable to the oracle's, row by row. Each row is a history of its own, so this costs as much
-    as ranking R playlists: give a sample of them where the catalogue is large. Taught in notebook 04 §8.
+    Minus the mean is comparable to the oracle's, row by row. Each row is a history of its own, so this costs as much as
+    ranking R playlists: give a sample of them where the catalogue is large. Taught in notebook 04 §8.
     """
     owner = seqs.owner
     place = np.arange(len(seqs.items)) - seqs.offsets[owner]

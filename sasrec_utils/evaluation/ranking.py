@@ -33,12 +33,12 @@ def ranks(
 ) -> np.ndarray:
     """Rank of each playlist's target among all N tracks, int64 [U], 1 = best.
 
-    `histories`: U playlists in model ids. `targets`: int [U]. Candidates are the tracks 1..N, without those
-    already in the history when `exclude_seen`. Ties count against the target, rank = 1 + #{other candidates
-    with a score at least as high}: a scorer that gives every track the same score comes out last, never
-    better than chance. Rank 0 means *lost*: the target is unknown (above N), already in the history (when
-    `exclude_seen`), or there is none (0). Raises ValueError naming the scorer when a score is NaN or the
-    scores have the wrong shape; -inf is allowed. Taught in notebook 05 §1.
+    `histories`: U playlists in model ids. `targets`: int [U]. Candidates are the tracks 1..N, without those already in
+    the history when `exclude_seen`. Ties count against the target, rank = 1 + #{other candidates with a score at least
+    as high}: a scorer that gives every track the same score comes out last, never better than chance. Rank 0 means
+    *lost*: the target is unknown (above N), already in the history (when `exclude_seen`), or there is none (0). Raises
+    ValueError naming the scorer when a score is NaN or the scores have the wrong shape; -inf is allowed. Taught in
+    notebook 05 §1.
     """
     targets = checked_targets(histories, targets)
     found = np.zeros(len(histories), dtype=np.int64)
@@ -60,10 +60,10 @@ def sampled_ranks(
 ) -> np.ndarray:
     """Rank of each target among itself and some random tracks, int64 [U]: the SASRec paper's protocol.
 
-    Negatives are distinct, uniform over the tracks that are neither in the history nor the target (arXiv 1808.09781);
-    a playlist with fewer such tracks gets all of them. Fixed `negatives` (int [U, n], ids 1..N, 0 = none) may be given
-    instead. Ties and rank 0 as in `ranks`. Raises ValueError for negatives of another shape or beyond N. Taught in
-    notebook 05 §7.
+    Negatives are distinct, uniform over the tracks that are neither in the history nor the target (arXiv 1808.09781,
+    "Evaluation Metrics"); a playlist with fewer such tracks gets all of them. Fixed `negatives` (int [U, n], ids 1..N,
+    0 = none) may be given instead. Ties and rank 0 as in `ranks`. Raises ValueError for negatives of another shape or
+    beyond N. Taught in notebook 05 §7.
     """
     targets = checked_targets(histories, targets)
     if negatives is None:
@@ -227,8 +227,8 @@ def batch_ranks(scores: np.ndarray, histories: Sequences, targets: np.ndarray, e
 def _draw_negatives(histories: Sequences, targets: np.ndarray, n_items: int, n: int, seed: int) -> np.ndarray:
     """`n` distinct tracks per playlist, neither in its history nor its target; int64 [U, n], 0 = none left.
 
-    Numbers are drawn among the m tracks that are allowed and then shifted past those that are not, so
-    nothing is ever drawn again and a playlist that holds nearly every track costs no more than another.
+    Numbers are drawn among the m tracks that are allowed and then shifted past those that are not, so nothing is ever
+    drawn again and a playlist that holds nearly every track costs no more than another.
     """
     n_users = len(histories)
     # Excluded (playlist, track) pairs: history and target together, each once, sorted.

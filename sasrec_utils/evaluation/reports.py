@@ -26,14 +26,13 @@ __all__ = ["Report", "compare", "continuation", "evaluate", "table"]
 class Report:
     """What one scorer did on one set of test playlists.
 
-    `ranks`: int64 [U], 0 = lost (for a continuation: rank of the first hit, 0 = none). `playlists`: how
-    many of the U had something to predict; all of them are counted. `targets_kept`: share of their targets
-    that a scorer can rank at all. `values`: per playlist, float64 [U] per metric, NaN where the playlist
-    does not count. `metrics`: their means with 95 % intervals over playlists, exact where a metric is a
-    share of playlists and bootstrapped elsewhere (`metrics.intervals`). `recall@k` and the like are over the
-    targets kept; `recall@k_all` is over all targets, a lost one being a miss. `coverage`: share of the N
-    tracks that are among the best k of some playlist that counts. `targets` tells whether two reports are
-    about the same playlists. Taught in notebook 05 §3.
+    `ranks`: int64 [U], 0 = lost (for a continuation: rank of the first hit, 0 = none). `playlists`: how many of the U
+    had something to predict; all of them are counted. `targets_kept`: share of their targets that a scorer can rank at
+    all. `values`: per playlist, float64 [U] per metric, NaN where the playlist does not count. `metrics`: their means
+    with 95 % intervals over playlists, exact where a metric is a share of playlists and bootstrapped elsewhere
+    (`metrics.intervals`). `recall@k` and the like are over the targets kept; `recall@k_all` is over all targets, a lost
+    one being a miss. `coverage`: share of the N tracks that are among the best k of some playlist that counts.
+    `targets` tells whether two reports are about the same playlists. Taught in notebook 05 §3.
     """
 
     name: str
@@ -77,10 +76,10 @@ def evaluate(
 ) -> Report:
     """Judge a scorer on next-track prediction.
 
-    `histories`, `targets`: U playlists and the track that follows each, in model ids. `protocol`: "full"
-    ranks among all tracks (`ranks`), "sampled" among 100 random ones drawn with `seed` (`sampled_ranks`).
-    Playlists without a target (0) do not count; every other one does. Raises ValueError for an unknown
-    protocol and when no playlist has a target. Taught in notebook 05 §3.
+    `histories`, `targets`: U playlists and the track that follows each, in model ids. `protocol`: "full" ranks among
+    all tracks (`ranks`), "sampled" among 100 random ones drawn with `seed` (`sampled_ranks`). Playlists without a
+    target (0) do not count; every other one does. Raises ValueError for an unknown protocol and when no playlist has a
+    target. Taught in notebook 05 §3.
     """
     targets = checked_targets(histories, targets)
     counted = targets > 0
@@ -139,20 +138,19 @@ def continuation(
 ) -> Report:
     """Judge a scorer on the RecSys Challenge 2018 task: `n` tracks to continue a playlist, seeds excluded.
 
-    `seeds`, `held_out`: U playlists each, in model ids (`continuation_split`). G is the set of held-out
-    tracks that are not seeds: a repeat cannot be recommended, so it is not asked for. Unknown tracks stay
-    in G and are misses; `targets_kept` is the share of G that is known. Playlists with an empty G do not
-    count. `artist_of`: artist of each model id, int [C + 1], 0 = unknown. R is the list of recommended
-    tracks. Metrics:
+    `seeds`, `held_out`: U playlists each, in model ids (`continuation_split`). G is the set of held-out tracks that are
+    not seeds: a repeat cannot be recommended, so it is not asked for. Unknown tracks stay in G and are misses;
+    `targets_kept` is the share of G that is known. Playlists with an empty G do not count. `artist_of`: artist of each
+    model id, int [C + 1], 0 = unknown. R is the list of recommended tracks. Metrics:
 
     - `r_precision`: share of G found in the first |G| tracks of R.
-    - `r_precision_artist` (only with `artist_of`): the challenge's own, (|S_T ∩ G_T| + 0.25 |S_A ∩ G_A|) /
-      |G_T| with the distinct tracks S_T and artists S_A of the first |G| tracks of R (Chen, Lamere, Schedl
-      and Zamani, RecSys 2018, doi 10.1145/3240323.3240342). Artists of hits count too: it can exceed 1.
+    - `r_precision_artist` (only with `artist_of`): the challenge's own, (|S_T ∩ G_T| + 0.25 |S_A ∩ G_A|) / |G_T| with
+      the distinct tracks S_T and artists S_A of the first |G| tracks of R (Chen, Lamere, Schedl and Zamani, RecSys
+      2018, doi 10.1145/3240323.3240342). Artists of hits count too: it can exceed 1.
     - `ndcg`: sum of 1 / log2(i + 1) over hits at place i, over that of the first min(|G|, n) places.
-    - `ndcg_challenge`: as the challenge's rules print it, with 1 for place 1 and 1 / log2(i) after it, over
-      an ideal of only as many places as there are hits. Finding little makes the ideal small, so it mostly
-      is the higher one (0.10 against 0.01 for a random scorer): only for the challenge's own numbers.
+    - `ndcg_challenge`: as the challenge's rules print it, with 1 for place 1 and 1 / log2(i) after it, over an ideal of
+      only as many places as there are hits. Finding little makes the ideal small, so it mostly is the higher one (0.10
+      against 0.01 for a random scorer): only for the challenge's own numbers.
     - `clicks`: floor((place of the first hit - 1) / 10), 51 when there is none. Fewer is better.
     - `recall@n`: share of G found anywhere in R.
 
@@ -224,10 +222,9 @@ def _continuation_values(
 def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 1000, seed: int = 0) -> Interval:
     """Mean difference a - b of a metric on the same playlists, with its 95 % paired bootstrap interval.
 
-    Differences are taken playlist by playlist and resampled together, which is far sharper than holding two
-    separate intervals side by side. An interval that contains 0 says that these playlists cannot tell the
-    two apart. Raises ValueError when the reports are not about the same playlists. Taught in notebook 05
-    §3.
+    Differences are taken playlist by playlist and resampled together, which is far sharper than holding two separate
+    intervals side by side. An interval that contains 0 says that these playlists cannot tell the two apart. Raises
+    ValueError when the reports are not about the same playlists. Taught in notebook 05 §3.
     """
     for report in (a, b):
         if metric not in report.values:
@@ -244,8 +241,8 @@ def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 10
 def table(reports: Iterable[Report]) -> pd.DataFrame:
     """Reports side by side, ready to print: one row per scorer, `mean [low, high]` per metric.
 
-    The last columns say what is behind each row: coverage, share of targets kept, number of playlists.
-    Taught in notebook 05 §3.
+    The last columns say what is behind each row: coverage, share of targets kept, number of playlists. Taught in
+    notebook 05 §3.
     """
     rows = []
     for report in reports:
