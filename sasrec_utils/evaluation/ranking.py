@@ -212,6 +212,7 @@ def alive_targets(histories: Sequences, targets: np.ndarray, n_items: int, exclu
 
 
 def batch_ranks(scores: np.ndarray, histories: Sequences, targets: np.ndarray, exclude_seen: bool) -> np.ndarray:
+    """`ranks` of one batch whose scores [B, N + 1] are there already."""
     n_items = scores.shape[1] - 1
     alive = alive_targets(histories, targets, n_items, exclude_seen)
     own = scores[np.arange(len(targets)), np.where(alive, targets, 0)]
