@@ -21,6 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# A failing property is enough: looking for its smallest case would take longer than all else.
+CONFTEST = """from hypothesis import Phase, settings
+
+settings.register_profile("mutations", phases=[Phase.explicit, Phase.generate])
+settings.load_profile("mutations")
+"""
 SECONDS = 600  # that the tests of one mutation may take: longer counts as noticed, a person would notice too
 
 
@@ -282,6 +288,7 @@ def main() -> int:
         for name in ("sasrec_utils", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", copy)
+        (copy / "tests" / "conftest.py").write_text(CONFTEST, encoding="utf-8")
         ok = True
         print("| mutation | file | result | seconds |\n|---|---|---|---|", flush=True)
         for mutation in chosen:
