@@ -412,16 +412,18 @@ def test_tune_takes_the_best_on_validation():
 
 
 def test_tune_listens_to_k_and_takes_the_earlier_of_equals():
-    histories, targets = Sequences.from_lists([[5]] * 4), np.array([1, 1, 1, 2])
-    first = Given([0, 9, 1, 8, 7, 6], "first or not at all")  # ranks 1, 1, 1, 4
-    second = Given([0, 7, 8, 9, 1, 6], "among the first three")  # ranks 3, 3, 3, 2
-    assert tune([second, first], histories, targets, k=2)[0] is first
-    assert tune([first, second], histories, np.array([2, 2, 2, 1]), k=2)[0] is second
-    assert tune([first, second], histories, np.array([2, 2, 2, 2]), k=3)[0] is second
-    found, tried = tune([first, second], histories, np.array([2, 2, 1, 1]), k=1)
-    assert {"recall@1", "ndcg@1"} < set(tried.columns) and found is first
-    twin = Given([0, 9, 1, 8, 7, 6], "twin")
-    assert tune([first, twin], histories, targets)[0] is first and tune([twin, first], histories, targets)[0] is twin
+    histories, targets = Sequences.from_lists([[5]] * 4), np.array([1, 2, 2, 2])
+    seldom_first = Given([0, 9, 6, 8, 7, 0], "first once")  # ranks 1, 4, 4, 4
+    often_second = Given([0, 7, 8, 9, 1, 0], "second mostly")  # ranks 3, 2, 2, 2
+    for candidates in ([seldom_first, often_second], [often_second, seldom_first]):
+        best, tried = tune(candidates, histories, targets, k=1)
+        assert best is seldom_first and {"recall@1", "ndcg@1"} < set(tried.columns)
+        assert tune(candidates, histories, targets, k=10)[0] is often_second
+        _, tried = tune_blend(candidates, histories, targets, k=1)
+        assert tried["ndcg@1"].max() == 0.25
+    twin = Given([0, 9, 6, 8, 7, 0], "twin")
+    for candidates in ([seldom_first, twin], [twin, seldom_first]):
+        assert tune(candidates, histories, targets)[0] is candidates[0]
 
 
 def test_the_order_of_playlists_decides_nothing():
