@@ -30,6 +30,7 @@ __all__ = [
     "gbce_beta",
     "gbce_loss",
     "sampled_softmax_loss",
+    "seen_tracks",
     "softmax_loss",
     "start_bias",
     "unseen_softmax_loss",
@@ -60,13 +61,18 @@ def unseen_softmax_loss(hidden: Tensor, ids: Tensor, targets: Tensor, table: Ten
     need not learn to push them down. A repeated target stays a candidate. Under autocast it is float32 all the same,
     or bfloat16 with `half`.
     """
-    L, real = ids.shape[1], targets > 0
-    past = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril()
-    shown = past & (ids[:, None, :] != targets[:, :, None])  # [B, L, L]: at position t, is the track at place j out?
-    out = (ids[:, None, :] * shown)[real]  # [T, L] track ids, 0 = none
+    real = targets > 0
     with torch.autocast(hidden.device.type, enabled=False):
         hidden, y = hidden[real].float(), targets[real]
-        return LogZ.apply(hidden, table, y, out, half) - _own(hidden, y, table).mean()
+        return LogZ.apply(hidden, table, y, seen_tracks(ids, targets), half) - _own(hidden, y, table).mean()
+
+
+def seen_tracks(ids: Tensor, targets: Tensor) -> Tensor:
+    """What the window has shown up to each real position, without the position's target: track ids [T, L], 0 = none."""
+    L = ids.shape[1]
+    past = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril()
+    shown = past & (ids[:, None, :] != targets[:, :, None])  # [B, L, L]: at position t, is the track at place j out?
+    return (ids[:, None, :] * shown)[targets > 0]
 
 
 def _own(hidden: Tensor, targets: Tensor, table: Tensor) -> Tensor:
@@ -176,7 +182,13 @@ def draw_negatives(
 
 
 def sampled_softmax_loss(
-    hidden: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, negatives: Tensor, log_q: Tensor
+    hidden: Tensor,
+    targets: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    negatives: Tensor,
+    log_q: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the target against k drawn tracks, with the logQ correction.
 
@@ -184,11 +196,15 @@ def sampled_softmax_loss(
     `negative` [T, k, D] their vectors, or [k] and [k, D] if all positions share one draw. `log_q` [N+1]: the log of
     the probability with which each track is drawn. Scores of negatives are lowered by log(k q): the loss then
     estimates the full softmax (Bengio & Senécal 2008, equation 5). A negative that is a position's own target does not
-    count there.
+    count there, nor one that is among the tracks `out` [T, S] of its position (0 = none): with `seen_tracks` the loss
+    estimates `unseen_softmax_loss`.
     """
     own = (hidden * positive).sum(-1, keepdim=True)  # [T, 1]
     scores = _products(hidden, negative) - (log_q[negatives] + math.log(negatives.shape[-1]))
-    scores = scores.masked_fill(targets[:, None] == negatives, -torch.inf)
+    void = targets[:, None] == negatives
+    if out is not None:
+        void = void | (negatives.expand(len(out), -1)[:, :, None] == out[:, None, :]).any(2)
+    scores = scores.masked_fill(void, -torch.inf)
     return (torch.logsumexp(torch.cat([own, scores], 1), 1) - own.squeeze(1)).mean()
 
 

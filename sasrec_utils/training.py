@@ -45,6 +45,7 @@ from sasrec_utils.losses import (
     gbce_beta,
     gbce_loss,
     sampled_softmax_loss,
+    seen_tracks,
     softmax_loss,
     start_bias,
     unseen_softmax_loss,
@@ -73,10 +74,11 @@ class TrainConfig:
     """How to train. `epochs` is the length of the learning-rate schedule: warm-up, then a cosine down to `final_lr`.
 
     `negatives`: how many tracks a loss other than the softmax draws for each position, None for as many as it needs
-    (`NEGATIVES`). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as Fabric names
-    it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on a
-    CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises
-    ValueError for settings that cannot be.
+    (`NEGATIVES`). `unseen_only`: in the two softmax losses, tracks that the playlist has shown are no candidates (BCE and
+    gBCE never draw them). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as
+    Fabric names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its
+    scores in on a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough
+    to gain. Raises ValueError for settings that cannot be.
     """
 
     loss: str = "softmax"
@@ -123,7 +125,8 @@ class TrainConfig:
 def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> tuple[SASRecConfig, TrainConfig]:
     """Settings that were measured to work, by name: "paper" (absolute positions, track ids only) or "best".
 
-    Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, whose cost does not grow with the catalogue.
+    Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, with 16 negatives of its own for each position. The
+    full softmax compares every position with every track; here only Adam still passes over all tracks, once a step.
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
@@ -182,7 +185,8 @@ class Objective(nn.Module):
             # A random row of the training playlists: each track as often as it is played.
             self.rows, self.log_q = self.rows.to(y.device), self.log_q.to(y.device)
             drawn = self.rows[torch.randint(len(self.rows), (len(y), k), device=y.device)].long()
-            return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q)
+            out = seen_tracks(ids, targets) if self.config.unseen_only else None
+            return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q, out)
         drawn = draw_negatives(ids, targets, N, k)[real]
         if self.config.loss == "bce":
             return bce_loss(hidden, *self._vectors(y, drawn), bias=start_bias(1.0, k))
