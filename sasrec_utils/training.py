@@ -74,11 +74,11 @@ class TrainConfig:
     """How to train. `epochs` is the length of the learning-rate schedule: warm-up, then a cosine down to `final_lr`.
 
     `negatives`: how many tracks a loss other than the softmax draws for each position, None for as many as it needs
-    (`NEGATIVES`). `unseen_only`: in the two softmax losses, tracks that the playlist has shown are no candidates (BCE and
-    gBCE never draw them). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as
-    Fabric names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its
-    scores in on a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough
-    to gain. Raises ValueError for settings that cannot be.
+    (`NEGATIVES`). `unseen_only`: in the two softmax losses, tracks that the playlist has shown are no candidates (BCE
+    and gBCE do not draw them anyway). `patience`: epochs without a better validation NDCG@10 before it stops.
+    `precision`: as Fabric names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax
+    keeps its scores in on a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is
+    large enough to gain. Raises ValueError for settings that cannot be.
     """
 
     loss: str = "softmax"
