@@ -509,3 +509,15 @@ def test_the_scores_are_bfloat16_where_that_was_chosen(monkeypatch):
             }
             assert value["float32"] != value["bfloat16"] == pytest.approx(value["float32"], abs=0.02)
             assert value["auto"] == value["bfloat16" if fast else "float32"]
+
+
+@pytest.mark.parametrize(("loss", "k", "beta"), [("bce", 1, 1.0), ("bce", 8, 1.0), ("gbce", 8, gbce_beta(50, 8))])
+def test_an_untrained_model_starts_from_the_bias(loss, k, beta):
+    """All its scores are 0: the loss is that of scores which are all the bias."""
+    model = SASRec(SASRecConfig(50, dim=4, heads=1, blocks=1, dropout=0.0))
+    with torch.no_grad():
+        model.item_emb.weight.zero_()
+    bias = math.log(beta / k)
+    expected = beta * math.log1p(math.exp(-bias)) + k * math.log1p(math.exp(bias))
+    objective = Objective(model, TrainConfig(loss=loss, negatives=k))
+    assert objective(*window([1, 2, 3], 3, 50)).item() == pytest.approx(expected, rel=1e-5)
