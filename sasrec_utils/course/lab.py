@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sasrec_utils.checkpoints import CheckpointError, load, save
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import has_slices, prepare
 from sasrec_utils.mpd.files import lock
 from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.training import fit, recipe
 from sasrec_utils.world import SIDECAR, TEACHING, World, write_slices
 
 __all__ = ["MPD", "Data", "data_dir", "environment", "open_data", "open_model"]
