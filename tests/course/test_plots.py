@@ -101,12 +101,33 @@ def test_every_figure_has_a_title_that_fits_and_axes_with_names(name):
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
 
 
-def test_showing_prints_the_line_in_words_under_the_picture(capsys):
-    picture = CALLS["bars"]()
+@pytest.fixture
+def shown(monkeypatch):
+    """What pictures hand to the notebook, in order."""
+    outputs = []
+    monkeypatch.setattr(plots.style, "display", lambda data, **how: outputs.append(data))
+    return outputs
+
+
+def test_a_picture_is_shown_with_its_words_folded_under_it(shown, capsys):
+    picture = plots.bars(["Simon & <b>"], [0.5], "Recall", "One bar")
     picture._ipython_display_()
-    shown = "In words:" + capsys.readouterr().out.split("In words:")[1]
-    assert f"In words: {picture.words}" in " ".join(shown.split())
-    assert max(map(len, shown.splitlines())) <= 92
+    image, twin = shown
+    assert image["text/plain"] == "[figure]"
+    assert image["image/png"]
+    assert twin["text/html"] == (
+        "<details><summary>In words</summary>Recall: Simon &amp; &lt;b&gt; 0.500.</details>"  # folded, and no markup
+    )
+    assert twin["text/plain"] == "In words: Recall: Simon & <b> 0.500."
+    assert capsys.readouterr().out == ""  # nothing that fills the page
+
+
+def test_long_words_are_broken_where_jupyterlab_can_show_them(shown):
+    CALLS["bars"]()._ipython_display_()
+    plain = shown[1]["text/plain"]
+    assert plain.startswith("In words: ")
+    assert max(map(len, plain.splitlines())) <= 92
+    assert " ".join(plain.split()) == f"In words: {CALLS['bars']().words}"
 
 
 def test_the_style_stays_inside():
@@ -218,14 +239,14 @@ def test_names_at_the_edge_never_overlap():
     assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
 
 
-def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch, capsys):
+def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch):
     shown = []
 
     class Handle:
         def update(self, data, raw, metadata):
             shown.append(("update", data))
 
-    def display(data, raw, metadata, display_id):
+    def display(data, raw, metadata=None, display_id=False):
         shown.append(("display", data))
         return Handle()
 
@@ -233,10 +254,12 @@ def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch
     with plots.Live(lambda n: plots.bars(["a"], [n], "x", "One bar")) as show:
         for n in (1.0, 2.0, 3.0):
             show(n)
-        assert "In words" not in capsys.readouterr().out
-    assert [kind for kind, _ in shown] == ["display", "update", "update"]
-    assert len({data["image/png"] for _, data in shown}) == 3
-    assert capsys.readouterr().out == "In words: x: a 3.000.\n"
+        assert [kind for kind, _ in shown] == ["display", "update", "update"]  # not told yet
+    assert len({data["image/png"] for _, data in shown[:3]}) == 3
+    kind, twin = shown[3]
+    assert kind == "display"
+    assert twin["text/plain"] == "In words: x: a 3.000."
+    assert twin["text/html"].startswith("<details>")
     with plots.Live(plots.bars):
         pass  # nothing drawn, nothing told
-    assert capsys.readouterr().out == ""
+    assert len(shown) == 4

@@ -1,8 +1,8 @@
 """The figures of the notebooks: one style, a title that states the finding, and the finding again in words.
 
 Every function takes numbers and returns a `Picture`. Shown in a notebook it is a PNG at twice the screen's resolution
-and, under it, one printed line that begins "In words:", for people who do not see the picture and for tests, which do
-not look at it either. Colours are Okabe and Ito's (distinct for colour-blind people), always doubled by a marker, a
+and, folded under it, its twin "In words", for people who do not see the picture and for tests, which do not look at it
+either. Colours are Okabe and Ito's (distinct for colour-blind people), always doubled by a marker, a
 line style or a hatch; `cividis` is for magnitudes. Nothing here keeps pyplot figures open.
 """
 

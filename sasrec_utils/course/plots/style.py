@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import html
 import io
 import logging
 import textwrap
@@ -80,13 +81,18 @@ class Picture:
         picture = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": "[figure]"}
         return picture, {"image/png": {"width": width, "height": height}}
 
+    def twin(self) -> dict:
+        """The words, folded away on the page: a screen reader finds them, and nbval compares them."""
+        folded = f"<details><summary>In words</summary>{html.escape(self.words)}</details>"
+        return {"text/html": folded, "text/plain": repr(self)}
+
     def __repr__(self) -> str:
         return textwrap.fill(f"In words: {self.words}", 92, break_on_hyphens=False)  # JupyterLab breaks inside words
 
     def _ipython_display_(self) -> None:
         data, metadata = self.output()
         display(data, raw=True, metadata=metadata)
-        print(self)
+        display(self.twin(), raw=True)
 
 
 def styled(function: Callable[..., Picture]) -> Callable[..., Picture]:

@@ -36,7 +36,7 @@ class Live:
 
     def __exit__(self, *_) -> None:
         if self.picture is not None:
-            print(self.picture)
+            display(self.picture.twin(), raw=True)
 
 
 @styled
