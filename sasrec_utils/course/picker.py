@@ -9,9 +9,7 @@ notebook 06.
 from __future__ import annotations
 
 import base64
-import csv
 import html
-import io
 import itertools
 import threading
 import time
@@ -27,6 +25,7 @@ import pandas as pd
 import torch
 from ipywidgets import Layout
 
+from sasrec_utils.playlist_text import as_csv, as_m3u
 from sasrec_utils.recommender import Recommendation, Recommender, extend
 from sasrec_utils.sequences import Dataset, Sequences
 
@@ -354,16 +353,12 @@ class PlaylistPicker(ipywidgets.VBox):
 
     def export(self, kind: str = "csv") -> str:
         """The playlist as text: "csv" (position, uri, track, artist, album) or "m3u" (URIs with names as comments)."""
+        rows = np.array(self.ids, dtype=np.int64) - 1
+        tracks = pd.DataFrame({name: column[rows] for name, column in self._tracks.items()})
         if kind == "csv":
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(["position", "track_uri", "track_name", "artist_name", "album_name"])
-            for place, i in enumerate(self.ids, 1):
-                writer.writerow([place, *(column[i - 1] or "" for column in self._tracks.values())])
-            return text.getvalue()
+            return as_csv(tracks)
         if kind == "m3u":
-            lines = [f"#EXTINF:-1,{self._label(i, isolate=False, limit=10_000)}\n{u}" for i, u in zip(self.ids, self.uris, strict=True)]  # fmt: skip
-            return "\n".join(["#EXTM3U", *lines]) + "\n"
+            return as_m3u(tracks)
         raise ValueError(f'an export is "csv" or "m3u", not {kind!r}')
 
     # --- showing ------------------------------------------------------------------------------------------------------

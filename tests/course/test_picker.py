@@ -21,6 +21,7 @@ from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import prepare
 from sasrec_utils.recommender import Recommender, extend
 from sasrec_utils.sequences import Sequences, load_dataset
+from sasrec_utils.track_names import plain
 from sasrec_utils.world import Oracle, World, WorldConfig, write_slices
 
 N, UNKNOWN = 30, 2  # tracks that models know, and more that they do not
@@ -438,10 +439,10 @@ def test_exports_hold_the_playlist_as_it_stands():
     rows = list(csv.reader(io.StringIO(picker.export("csv"))))
     assert rows[0] == ["position", "track_uri", "track_name", "artist_name", "album_name"]
     assert [row[1] for row in rows[1:]] == picker.uris
-    assert [row[2] for row in rows[1:]] == [name or "" for name in table["track_name"][:7]]
+    assert [row[2] for row in rows[1:]] == [plain(name) for name in table["track_name"][:7]]
     lines = picker.export("m3u").splitlines()
     assert lines[0] == "#EXTM3U" and len(lines) == 15
-    assert lines[2::2] == picker.uris
+    assert lines[2::2] == picker.uris and lines[1].startswith("#EXTINF:-1,Artist 1 - ")
     with pytest.raises(ValueError, match="csv"):
         picker.export("exe")
 
