@@ -69,16 +69,17 @@ def fold(text: str) -> str:
 
     Text without a letter or a digit, such as "???", stays as it is, in lower case.
     """
-    lower = text.casefold()
-    folded = lower
+    folded = lower = " ".join(text.casefold().split())
+    if lower.isascii() and lower.replace(" ", "").isalnum():  # most names: nothing to do, and there may be millions
+        return lower
     if not lower.isascii():
         folded = _MARKS.sub("", unicodedata.normalize("NFKD", lower)).casefold()
     folded = folded.translate(_LETTERS)
     if folded.isascii():
-        folded = _NO_WORD.sub(" ", folded).strip()
+        folded = _NO_WORD.sub(" ", folded)
     else:
         folded = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in folded)
-    return " ".join(folded.split()) or " ".join(lower.split())
+    return " ".join(folded.split()) or lower
 
 
 def fold_title(title: str) -> str:

@@ -29,10 +29,14 @@ EXPORTIFY = (
     "\n"
     "spotify:track:unknown0000000000000,Hello Wrld,C,The Bolts,\n"
 )
+SEMICOLONS = (
+    EXPORTIFY.replace(",", ";").replace('"Ann Arbor;Guest"', "Ann Arbor").replace("Hello; World", "Hello, World")
+)
 M3U = (
     "#EXTM3U\n#EXTINF:210,Ann Arbor - Silence\nmusic/01 Silence.mp3\n\n#PLAYLIST:mine\n"
     "#EXTINF:-1,The Velvet Anchors - Paper Lanterns\nspotify:track:other\n"
-    "C:\\Music\\Ça Va - Señorita.flac\nhttp://server/The%20Bolts%20-%20Hello%2C%20World.mp3\n#EXTINF:1,Nobody - Nothing\n"
+    "C:\\Music\\Ça Va - Señorita.flac\n"
+    "http://server/The%20Bolts%20-%20Hello%2C%20World.mp3\n#EXTINF:1,Nobody - Nothing\n"
 )
 LINES = (
     "Ann Arbor - Silence\n\nPaper Lanterns — Velvet Anchors\r\n3. ca va – SENORITA\n"
@@ -42,7 +46,7 @@ LINES = (
 
 @pytest.mark.parametrize(("text", "ids", "missing"), [
     (EXPORTIFY, [1, 2, 3, 4], ["The Bolts - Hello Wrld"]),
-    (EXPORTIFY.replace(",", ";").replace('"Ann Arbor;Guest"', "Ann Arbor").replace("Hello; World", "Hello, World"), [1, 2, 3, 4], None),
+    (SEMICOLONS, [1, 2, 3, 4], None),
     (M3U, [1, 2, 3, 4], ["Nobody - Nothing"]),
     (LINES, [1, 2, 3, 4], ["Hello Wrld", '"Heros" - Ann Arbour']),
     ("Title,Artist\nSilence,Ann Arbor\n", [1], []),
@@ -88,8 +92,10 @@ def test_files_are_read_in_the_encodings_that_exist(tmp_path, name, content):
 
 
 @pytest.mark.parametrize(("source", "word"), [
-    ("", "the text is empty"), (" \n ", "empty"), (b"", "the file is empty"), (b"\x89PNG\0\0", "not text"), ("a\0b", "not text"),
-    ("Track URI,Track Name\n", "names no track"), ("#EXTM3U\n", "names no track"), ('Track URI,Track Name\n"open', "no valid CSV"),
+    ("", "the text is empty"), (" \n ", "empty"), (b"", "the file is empty"), (b"\x89PNG\0\0", "not text"),
+    ("a\0b", "not text"),
+    ("Track URI,Track Name\n", "names no track"), ("#EXTM3U\n", "names no track"),
+    ('Track URI,Track Name\n"open', "no valid CSV"),
     ("x" * 10_000_001, "longer than"), (b"x" * 10_000_001, "larger than"),
 ])  # fmt: skip
 def test_what_is_no_playlist_is_one_sentence(source, word):

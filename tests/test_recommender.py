@@ -94,8 +94,8 @@ def test_uris_and_names_are_understood(recommender, given_name, catalogue_id):
 
 
 @pytest.mark.parametrize("given_name", [
-    "", " ", " - ", "-", "Silenc", "Silence - Nobody", "Unknown Song", "Nobody - Unknown Song", "Nameless", "nan", "None",
-    "None - None", "Nameless - None", "None - Orphan", "\0", "🎵",
+    "", " ", " - ", "-", "Silenc", "Silence - Nobody", "Unknown Song", "Nobody - Unknown Song", "Nameless", "nan",
+    "None", "None - None", "Nameless - None", "None - Orphan", "\0", "🎵",
 ])  # fmt: skip
 def test_what_is_not_known_is_said_and_not_guessed(recommender, given_name):
     answer = recommender.recommend([uri(2), given_name])
@@ -254,7 +254,8 @@ def test_a_model_whose_training_was_stopped_says_so(directory, tmp_path):
     shutil.copytree(directory, folder)
     plan = {"epochs": 5, "patience": 2}
     for rows, extra, stopped in (
-        (2, {"best_epoch": 2}, True), (2, {"best_epoch": 2, "train_seconds": 9.0}, False), (5, {"best_epoch": 4}, False),
+        (2, {"best_epoch": 2}, True), (2, {"best_epoch": 2, "train_seconds": 9.0}, False),
+        (5, {"best_epoch": 4}, False),
         (3, {"best_epoch": 1}, False), (2, {}, False),
     ):  # fmt: skip
         save(folder, SASRec(SASRecConfig(N, dim=8, heads=1, blocks=1, max_len=5), seed=3), {"training": plan, **extra})

@@ -18,12 +18,12 @@ import io
 import os
 import sys
 
+from sasrec_utils.checkpoints import CheckpointError
 from sasrec_utils.cli.commands import COMMANDS, kept
 from sasrec_utils.cli.output import say
 from sasrec_utils.cli.parser import make_parser
 from sasrec_utils.mpd import MPDError
 from sasrec_utils.track_names import plain
-from sasrec_utils.training import CheckpointError
 
 __all__ = ["main"]
 

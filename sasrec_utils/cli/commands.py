@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sasrec_utils.baselines import fit_baselines, tune_blend
+from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.cli.output import BLEND, METRICS, print_json, print_reports, records, say
 from sasrec_utils.evaluation import Report, evaluate
 from sasrec_utils.model import SASRec
@@ -22,7 +23,6 @@ from sasrec_utils.playlist_text import Entry, read_entries, recognise
 from sasrec_utils.recommender import Recommender, load_tracks, readable, train_recommender, unfinished
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.track_names import TrackNames, plain, track_uri
-from sasrec_utils.training import CheckpointError, load
 from sasrec_utils.world import PRESETS, Oracle, World, load_world, write_slices
 
 __all__ = ["COMMANDS", "Places", "kept"]
