@@ -273,8 +273,10 @@ def load_tracks(directory: str | os.PathLike) -> pd.DataFrame:
     """The names of a model's tracks, row i for model id i + 1. Raises CheckpointError if missing or damaged."""
     path = Path(directory) / "tracks.parquet"
     try:
-        # Without the notes that pandas keeps in the file: nothing there is needed, and damaged they give any error.
-        return pq.read_table(path, columns=list(COLUMNS)).to_pandas(ignore_metadata=True)
+        # Without the notes that pandas keeps in the file: nothing there is needed, and damaged they give any error. And
+        # as text of Python right away, for only that shows whether it is text.
+        table = pq.read_table(path, columns=list(COLUMNS))
+        return pd.DataFrame({name: table[name].to_numpy() for name in COLUMNS}, dtype=object)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
