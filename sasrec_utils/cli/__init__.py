@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 
 from sasrec_utils.checkpoints import CheckpointError
 from sasrec_utils.cli.commands import COMMANDS, kept
@@ -36,12 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A title in letters that this terminal does not have must not end the program: they are written as \uXXXX.
         sys.stdout.reconfigure(errors="backslashreplace")
+    formatted, warnings.formatwarning = warnings.formatwarning, _as_remark
     try:
         args = make_parser().parse_args(argv)
         return _run(args)
     except BrokenPipeError:  # whoever read our output, `head` for instance, has seen enough
         _leave_stdout()
         return 141  # 128 + SIGPIPE, as other programs end then
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _as_remark(message: Warning | str, *_, **__) -> str:
+    """A warning as a sentence, without the place in our code where it was given."""
+    return f"sasrec: {plain(str(message))}\n"
 
 
 def _run(args) -> int:

@@ -18,7 +18,7 @@ from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.cli.output import BLEND, METRICS, print_json, print_reports, records, say
 from sasrec_utils.evaluation import Report, evaluate
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import MPDError, prepare, slice_files
+from sasrec_utils.mpd import MPDError, has_slices, prepare
 from sasrec_utils.playlist_text import Entry, read_entries, recognise
 from sasrec_utils.recommender import Recommender, load_tracks, readable, train_recommender, unfinished
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     """Data, tables, model, evaluation and recommendations, each step only where its result is missing."""
     places = Places.of(args)
     began = time.perf_counter()
-    if not _has_slices(places.raw):
+    if not has_slices(places.raw):
         say(f"no slices in {places.raw}: making up playlists ({args.preset}). Put real MPD slices there to use those.")
         write_slices(World(PRESETS[args.preset]), places.raw, args.playlists, progress=True)
     prepared = prepare(places.raw, places.prepared, progress=True)
@@ -286,18 +286,8 @@ def _listed(playlist: str | None) -> list[Entry]:
 
 def _prepared(places: Places) -> Path:
     """The prepared folder of the slices in raw/; made if it is not there."""
-    if not _has_slices(places.raw):
+    if not has_slices(places.raw):
         raise MPDError(
             f"{places.raw}: there are no slices; put mpd.slice.*.json there, or make some up with `make-data`."
         )
     return prepare(places.raw, places.prepared, progress=True)
-
-
-def _has_slices(raw: Path) -> bool:
-    """Whether `prepare` would find a slice there."""
-    if not raw.is_dir():
-        return False
-    try:
-        return bool(slice_files(raw))
-    except MPDError:
-        return False

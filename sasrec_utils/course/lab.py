@@ -18,7 +18,7 @@ import numpy as np
 
 from sasrec_utils.checkpoints import CheckpointError, load, save
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import prepare
+from sasrec_utils.mpd import has_slices, prepare
 from sasrec_utils.mpd.files import lock
 from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
@@ -95,7 +95,7 @@ def open_data(progress: bool = True) -> Data:
     raw, prepared = data_dir() / "raw", data_dir() / "prepared"
     raw.mkdir(parents=True, exist_ok=True)
     with lock(data_dir() / ".lock"):
-        if next(raw.glob("*.json"), None) is None:
+        if not has_slices(raw):
             write_slices(World(TEACHING), raw, progress=progress)
         folder = prepare(raw, prepared, progress=progress)
     return Data(raw, folder, (raw / SIDECAR).exists())

@@ -37,15 +37,22 @@ def write_beside(path: str | os.PathLike) -> Iterator[Path]:
             beside.unlink()
 
 
-def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> None:
-    """Remove what killed processes left of files that `write_beside` was to write: `name`, or all in `folder`.
+def leftovers(folder: str | os.PathLike, name: str = "*") -> list[Path]:
+    """List what killed processes left of files that `write_beside` was to write (and what living ones write now).
 
-    Call it only while you hold the lock that all writers of these files take: else it takes a living process's
-    file away.
+    `name`: of the file that was to be written; all in `folder` by default.
     """
-    for path in Path(folder).glob(f".{name}." + "[0-9a-f]" * 16 + ".tmp"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
+    return [path for path in Path(folder).glob(f".{name}." + "[0-9a-f]" * 16 + ".tmp") if path.is_file()]
+
+
+def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> None:
+    """Remove all `leftovers`.
+
+    Call it only while you hold the lock that all writers of these files take: else it takes a living process's file
+    away.
+    """
+    for path in leftovers(folder, name):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

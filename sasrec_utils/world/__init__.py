@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sasrec_utils.mpd import MPDError
+from sasrec_utils.mpd import MPDError, has_slices
 
 MECHANISMS = ("album run", "same artist", "callback", "neighbour artist", "mood", "noise")
 STYLES = ("mixtape", "collector", "alternator", "rotation")
@@ -653,7 +653,7 @@ def write_slices(
     about = json.dumps({"format": 1, "playlists": n, "config": asdict(world.config)}, indent=1) + "\n"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if next(directory.glob("*.json"), None) is not None:
+        if has_slices(directory):
             raise MPDError(f"{directory} holds slices already: name another folder, or empty this one first.")
         _write_part(directory / SIDECAR, about, parts)  # first, so that no made-up slice ever stands without it
         for index in _progress(range(-(-n // SLICE)), "slices", progress):

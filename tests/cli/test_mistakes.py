@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 from command_line import SMALL, program, refused, sasrec
 
+from sasrec_utils import cli
 from sasrec_utils.checkpoints import save
 from sasrec_utils.model import SASRec, SASRecConfig
 
@@ -120,11 +122,27 @@ def test_a_damaged_model_is_named_and_trained_again(copy, name):
 
 
 @pytest.mark.parametrize("name", ["interactions.parquet", "playlists.parquet", "tracks.parquet"])
-def test_damaged_tables_are_one_sentence(copy, name):
+def test_damaged_tables_are_made_again(copy, name):
     path = next((copy / "prepared").glob(f"*/{name}"))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for command in ("run", "train", "evaluate"):
-        refused(sasrec(command, "--data-dir", copy), "")
+    before = path.read_bytes()
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.warns(UserWarning, match="missing or damaged and have been made again"):
+        assert sasrec("evaluate", "--data-dir", copy).code == 0
+    assert path.read_bytes() == before
+
+
+def test_a_warning_is_a_sentence(monkeypatch):
+    """Without the file and the line of our code, and without a second line; only while a command runs."""
+    shown = []
+
+    def warn(_) -> int:
+        shown.append(warnings.formatwarning(UserWarning("one file\nwas skipped"), UserWarning, "file.py", 7))
+        return 0
+
+    before = warnings.formatwarning
+    monkeypatch.setitem(cli.COMMANDS, "tracks", warn)
+    assert sasrec("tracks", "a").code == 0 and shown == ["sasrec: one file was skipped\n"]
+    assert warnings.formatwarning is before
 
 
 def test_a_model_of_other_playlists_is_not_judged_on_these(copy):
