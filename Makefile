@@ -22,18 +22,18 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 run: setup
 	$(BIN)/python -m sasrec_utils run
 
 test: setup
 	$(BIN)/python -m ruff check .
-	$(BIN)/python notebooks/build.py --check
+	$(BIN)/python tests/notebooks/build.py --check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 notebooks: setup
-	$(BIN)/python notebooks/build.py
+	$(BIN)/python tests/notebooks/build.py
 
 lint: setup
 	$(BIN)/python -m ruff check .

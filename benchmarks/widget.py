@@ -49,17 +49,16 @@ picker = PlaylistPicker({{name: Recommender(scorer, tracks) for name, scorer in 
 picker
 """
 CHANGES = {
-    "type in the search field (20,000 names)": "picker.search.value = 'mix {i}'",
+    "search among 20,000 names": "picker.search('mix {i}')",
     "pick another playlist": "picker.choose({i})",
-    "move the slider of the history": "picker.history.value = 10 + {i} % 40",
-    "move the slider of the number shown": "picker.shown.value = 5 + {i} % 15",
-    "remove a track": "picker.press('remove' if {i} % 2 else 'undo')",
-    "move a track": "picker.press('up' if {i} % 2 else 'down')",
-    "type in the search for tracks": "picker.track_search.value = 'track_name {i}'",
-    "add a track": "picker.press('add' if {i} % 2 else 'undo')",
-    "choose another row (why)": "picker.rows.index = 20 + {i} % 20",
+    "let the models see less": "picker.turn(seen=10 + {i} % 40)",
+    "show more": "picker.turn(shown=5 + {i} % 15)",
+    "remove a track": "picker.remove(20) if {i} % 2 else picker.undo()",
+    "move a track": "picker.move(20 + {i} % 2, 21 - {i} % 2)",
+    "find a track": "picker.find('track_name {i}')",
+    "add a track": "picker.add({i} + 1) if {i} % 2 else picker.undo()",
+    "ask about another row": "picker.ask(0, 20 + {i} % 20)",
 }
-WITH_FALLS = "remove a track while every removal is drawn"
 
 
 def main() -> None:
@@ -82,21 +81,13 @@ def main() -> None:
         each = max(10, args.changes // len(CHANGES))
         print("| models | change | p50 | p95 |\n|---|---|---|---|")
         for left, right in (("SASRec", "oracle"), ("SASRec", "Markov")):
-            run(
-                f"picker.model.value, picker.beside.value = {left!r}, {right!r}; picker.draw.value = 'mean'; picker.choose(0)"
-            )
+            run(f"picker.compare({left!r}, {right!r}); picker.choose(0)")
             taken = []
             for name, change in CHANGES.items():
                 times = [run(change.format(i=i)) for i in range(each + 3)][3:]
                 taken += times
                 show(f"{left}, {right}", name, times)
             show(f"{left}, {right}", "**all of these**", taken)
-            run("picker.choose(0); picker.draw.value = 'falls'")
-            show(
-                f"{left}, {right}",
-                WITH_FALLS,
-                [run(CHANGES["remove a track"].format(i=i)) for i in range(each + 3)][3:],
-            )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

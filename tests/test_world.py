@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-import sasrec_utils.world as synthetic
+import sasrec_utils.world.writing as writing
 from sasrec_utils.baselines import Markov, Popularity
 from sasrec_utils.evaluation import evaluate
 from sasrec_utils.mpd import Catalogue, MPDError, prepare, read_slice
@@ -495,7 +495,7 @@ def test_first_seen():
 
 
 def test_playlists_are_whole_slices_one_after_the_other(tiny):
-    drawn, second = tiny.playlists(1500), tiny._draw_slice(1, 500)
+    drawn, second = tiny.playlists(1500), tiny.draw_slice(1, 500)
     assert np.array_equal(drawn.tracks[drawn.offsets[1000] :], second.tracks)
     assert drawn.pids.tolist() == list(range(1500))
     short = tiny.playlists(700)
@@ -565,14 +565,14 @@ def test_slices_have_the_format_of_the_mpd(raw, tiny):
 
 
 def test_compact_and_indented_are_the_same_json(tiny):
-    drawn = tiny._draw_slice(0, 30)
+    drawn = tiny.draw_slice(0, 30)
     compact = slice_json(tiny, drawn, 0)
     indented = slice_json(World(replace(TINY, indent=True)), drawn, 0)
     assert indented == json.dumps(json.loads(compact), indent=4) and compact == json.dumps(json.loads(indented))
 
 
 def test_what_surrounds_the_tracks_has_the_rates_of_the_mpd(tiny):
-    parts = [json.loads(slice_json(tiny, tiny._draw_slice(i, 1000), i))["playlists"] for i in range(12)]
+    parts = [json.loads(slice_json(tiny, tiny.draw_slice(i, 1000), i))["playlists"] for i in range(12)]
     playlists = [p for part in parts for p in part]
 
     def rate(flags: list[bool], expected: float) -> bool:
@@ -601,7 +601,7 @@ def test_the_oracle_reads_the_mood_word_out_of_the_title(raw, tiny):
 
 
 def test_durations_have_the_mean_and_the_gaps_of_the_mpd():
-    duration = synthetic._durations(2018, np.arange(400_000))
+    duration = writing._durations(2018, np.arange(400_000))
     gaps = duration == -1
     assert stats.binomtest(int(gaps.sum()), len(gaps), 1 / 5000).pvalue > ALARM
     assert abs(duration[~gaps].mean() / 60_000 - 3.9) < 0.01 and duration[~gaps].min() > 30_000
@@ -629,9 +629,9 @@ def test_the_same_bytes_in_every_process(raw, tmp_path):
         "config = json.loads(sys.argv[1]); load = lambda v: tuple(map(load, v)) if isinstance(v, list) else v\n"
         "write_slices(World(WorldConfig(**{k: load(v) for k, v in config.items()})), sys.argv[2])"
     )
-    config = json.dumps(json.loads((raw / synthetic.SIDECAR).read_text())["config"])
+    config = json.dumps(json.loads((raw / writing.SIDECAR).read_text())["config"])
     for seed in ("0", "4242"):
-        here = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(Path(synthetic.__file__).parents[2]))
+        here = dict(os.environ, PYTHONHASHSEED=seed, PYTHONPATH=str(Path(writing.__file__).parents[2]))
         subprocess.run([sys.executable, "-c", program, config, str(tmp_path / seed)], check=True, env=here)
         assert digests(tmp_path / seed) == digests(raw)
 
@@ -657,10 +657,10 @@ def test_a_failed_write_leaves_nothing(tiny, tmp_path, monkeypatch, failure):
         calls.append(1)
         if len(calls) == 2:
             raise failure
-        return synthetic_slice(*args)
+        return real_slice_json(*args)
 
-    synthetic_slice = synthetic.slice_json
-    monkeypatch.setattr(synthetic, "slice_json", slice_json)
+    real_slice_json = writing.slice_json
+    monkeypatch.setattr(writing, "slice_json", slice_json)
     with pytest.raises(MPDError if isinstance(failure, OSError) else KeyboardInterrupt) as caught:
         write_slices(tiny, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -685,7 +685,7 @@ def test_load_world_finds_the_world_again(raw, tiny, tmp_path):
         assert np.array_equal(getattr(again, table), getattr(tiny, table))
     assert load_world(tmp_path) is None
     for damaged in ("{", "[]", '{"config": {"name": "x", "unheard": 1}}', '{"config": {"name": "x", "tracks": 3}}'):
-        (tmp_path / synthetic.SIDECAR).write_text(damaged)
+        (tmp_path / writing.SIDECAR).write_text(damaged)
         with pytest.raises(MPDError, match="made-up world"):
             load_world(tmp_path)
 

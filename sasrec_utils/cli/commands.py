@@ -23,7 +23,7 @@ from sasrec_utils.playlist_text import Entry, read_entries, recognise
 from sasrec_utils.recommender import Recommender, load_tracks, readable, train_recommender, unfinished
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.track_names import TrackNames, plain, track_uri
-from sasrec_utils.world import PRESETS, Oracle, World, load_world, write_slices
+from sasrec_utils.world import PRESETS, Oracle, World, load_world, sample, write_slices
 
 __all__ = ["COMMANDS", "Places", "kept"]
 
@@ -81,10 +81,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _make_data(args: argparse.Namespace) -> int:
-    """Write made-up playlists."""
+    """Write made-up playlists, and the genre and sound of their tracks beside them."""
     config = replace(PRESETS[args.preset], seed=args.seed)
     if args.indent is not None:
         config = replace(config, indent=args.indent)
+    if args.show is not None:
+        print(sample(World(config), args.show).to_string(index=False))
+        return DONE
     paths = write_slices(World(config), args.out, args.playlists, progress=True)
     slices = "1 slice" if len(paths) == 1 else f"{len(paths)} slices"
     print(f"{slices} of the made-up world {args.preset!r} in {args.out}")

@@ -48,6 +48,8 @@ def _add_make_data(commands) -> None:
     sub.add_argument("--preset", choices=tuple(PRESETS), default="teaching", help="which world")
     sub.add_argument("--playlists", type=_whole(1), metavar="N", help="how many (default: the preset's)")
     sub.add_argument("--seed", type=_whole(0), default=2018, metavar="N", help="of the world")
+    shown = "print N of its playlists instead, at most 1,000"
+    sub.add_argument("--show", type=_whole(1), metavar="N", help=shown)
     sub.add_argument(
         "--indent",
         action=argparse.BooleanOptionalAction,

@@ -53,6 +53,7 @@ CALLS |= {
     "promises": lambda: plots.promises(["x", "y"], [0.1, 0.5], [(0.2, 0.1, 0.3), (0.5, 0.4, 0.6)]),
     "falls": lambda: plots.falls([1, 2, 3], {"oracle": np.array([2, 1, 0.0]), "model": np.array([1, 0.5, -0.1])}),
 }
+CALLS |= {"falls, none": lambda: plots.falls([1, 2], {"popularity": np.zeros(2), "model": np.array([0, -0.1])})}
 WORDS = {
     "lengths": "quartiles 9, 10 and 12",
     "long_tail": "the top 1 % (1 tracks) hold 90.0% of all plays; 25.0% of tracks are played once",
@@ -228,7 +229,7 @@ def test_a_live_picture_is_one_output_drawn_anew_and_told_at_the_end(monkeypatch
         shown.append(("display", data))
         return Handle()
 
-    monkeypatch.setattr(plots, "display", display)
+    monkeypatch.setattr(plots.training, "display", display)
     with plots.Live(lambda n: plots.bars(["a"], [n], "x", "One bar")) as show:
         for n in (1.0, 2.0, 3.0):
             show(n)

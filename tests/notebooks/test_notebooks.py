@@ -16,14 +16,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-HERE = Path(__file__).resolve().parent.parent / "notebooks"
-spec = importlib.util.spec_from_file_location("build", HERE / "build.py")
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "notebooks"
+spec = importlib.util.spec_from_file_location("build", Path(__file__).with_name("build.py"))
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 
 PATHS = build.notebooks()
-LESSONS = [path for path in PATHS if path.parent == HERE and path.stem != "template"]
-SOLUTIONS = [path for path in PATHS if path.parent != HERE]
+LESSONS = [path for path in PATHS if path.parent == HERE]
+SOLUTIONS = [path for path in PATHS if path.parent == HERE / "solutions"]
 TAGS = {"nbval-ignore-output", "nbval-skip", "raises-exception", "exercise", "check"}
 EXEMPT = {"nbval-ignore-output", "nbval-skip"}
 
@@ -88,12 +89,12 @@ def problems(notebook) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_notebook_is_fit_to_be_committed(path):
     assert problems(read(path)) == []
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_notebook_is_as_the_build_writes_it(path):
     assert build.in_form(path), "run `make notebooks`"
 
@@ -104,7 +105,7 @@ def test_nbval_compares_at_least_nine_of_ten_cells_that_print():
         assert compared >= 0.9 * printing, f"{stem}: {compared} of {printing} cells that print are compared"
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_an_exempt_cell_that_prints_is_followed_by_one_that_is_compared(path):
     cells = code_cells(read(path))
     for cell, later in zip(cells, [*cells[1:], None], strict=True):
@@ -179,7 +180,7 @@ def stands_in(number: str, shown: set[str]) -> bool:
     return any(abs(round(c * scale, digits) - value) < 1e-9 for c in candidates for scale in (1, 100))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_reading_names_numbers_that_were_shown(path):
     shown: set[str] = set()
     for index, cell in enumerate(read(path).cells):
@@ -193,7 +194,7 @@ def test_a_reading_names_numbers_that_were_shown(path):
         shown |= numbers(cell.source)
 
 
-@pytest.mark.parametrize("path", [*PATHS, build.CONTENTS], ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", [*PATHS, build.CONTENTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(path):
     text = path.read_text(encoding="utf-8") if path.suffix == ".md" else prose(read(path))
     for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -201,7 +202,7 @@ def test_links_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_word_that_makes_a_reader_feel_slow(path):
     assert not re.findall(r"(?i)\b(simply|just|obviously|of course|trivial\w*)\b", prose(read(path)))
 
@@ -288,7 +289,7 @@ def test_what_is_broken_is_found(break_it, said):
     assert any(said in problem for problem in problems(notebook))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(HERE)))
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_stripped_copy_of_each_notebook_is_found(path):
     notebook = copy.deepcopy(read(path))
     strip(notebook)

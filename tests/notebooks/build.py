@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Execute notebooks in fresh kernels and write them back in one normal form: `make notebooks`, or
 
-    python notebooks/build.py [--shuffle] [--check] [notebook.ipynb ...]
+    python tests/notebooks/build.py [--shuffle] [--check] [notebook.ipynb ...]
 
 Without names: every notebook, solution and the template. Each runs in a kernel of its own, in its own folder, so the
 order does not matter (`--shuffle` proves it). Then: execution counts 1…n, kernelspec `python3`, no widget states, no
@@ -21,7 +21,9 @@ from pathlib import Path
 
 import nbformat
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "notebooks"
+TEMPLATE = Path(__file__).with_name("template.ipynb")
 CONTENTS = HERE / "README.md"
 # The series, in order: stem of the file, title, and the question that the notebook answers.
 SERIES = (
@@ -41,7 +43,7 @@ WORDS_A_MINUTE, SECONDS_A_CODE_LINE, SECONDS_A_FIGURE = 200, 3, 20
 
 def notebooks() -> list[Path]:
     """Every notebook that is kept executed: the series, its solutions and the template."""
-    return [*sorted(HERE.glob("*.ipynb")), *sorted((HERE / "solutions").glob("*.ipynb"))]
+    return [*sorted(HERE.glob("*.ipynb")), *sorted((HERE / "solutions").glob("*.ipynb")), TEMPLATE]
 
 
 def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
@@ -93,10 +95,10 @@ def _clean(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
             return None
         output.text = "\n".join(kept) + "\n"
     data = output.get("data", {})
-    if "text/html" in data:  # a widget with a twin: what is left is seen everywhere, without a kernel and its state
-        data.pop("application/vnd.jupyter.widget-view+json", None)
-    if "application/vnd.jupyter.widget-view+json" in data and PROGRESS.search(str(data.get("text/plain", ""))):
-        return None
+    if "application/vnd.jupyter.widget-view+json" in data:
+        shown = str(data.get("text/plain", ""))
+        if PROGRESS.search(shown) or shown.startswith("PlaylistPicker"):
+            return None  # the picker's twin follows it: that is seen everywhere, without a kernel and its state
     return output
 
 
@@ -107,7 +109,7 @@ def refresh(path: Path, notebook: nbformat.NotebookNode, seconds: float | None) 
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
-        cell.source = re.sub(r"(?m)^.*\[Contents\]\((?:\.\./)?README\.md\).*$", lambda _: line, cell.source)
+        cell.source = re.sub(r"(?m)^.*\[Contents\]\((?:\.\./)*(?:notebooks/)?README\.md\).*$", lambda _: line, cell.source)
         for name, text in blocks.items():
             cell.source = put_block(cell.source, name, text)
         if seconds is not None:
@@ -121,7 +123,7 @@ def navigation(path: Path) -> str:
     if path.parent.name == "solutions":
         return f"[← {path.stem[:2]} the notebook](../{path.name}) · [Contents](../README.md)"
     if path.stem not in stems:
-        return "[Contents](README.md)"
+        return "[Contents](../../notebooks/README.md)"
     titles = {stem: f"{stem[:2]} {title}" for stem, title, _ in SERIES}
     at = stems.index(path.stem)
     parts = [f"[← {titles[stems[at - 1]]}]({stems[at - 1]}.ipynb)"] if at else []
@@ -239,7 +241,7 @@ def main(argv: list[str] | None = None) -> int:
         refresh(path, notebook, seconds)
         path.write_text(dumps(notebook), encoding="utf-8")
         done, printing = coverage(notebook)
-        print(f"{path.relative_to(HERE)}: {seconds:.0f} s, {done} of {printing} printing cells compared", flush=True)
+        print(f"{path.relative_to(ROOT)}: {seconds:.0f} s, {done} of {printing} printing cells compared", flush=True)
     write_contents()
     for path in notebooks():  # times and navigation of others may have changed with these
         notebook = nbformat.read(path, as_version=4)

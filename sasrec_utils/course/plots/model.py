@@ -1,0 +1,261 @@
+"""Figures of what a model computes and looks at (notebooks 00, 03 and 06)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture, line, new_axes, number, styled, thousands
+
+
+@styled
+def attention(weights: np.ndarray, tracks: Sequence[str], names: Sequence[str] | None = None) -> Picture:
+    """Where each position looks. `weights` [H, L, L], row = query, column = key; `tracks`: L names, oldest first;
+    `names`: of the heads.
+
+    The masked upper triangle (the future) is hatched; values are printed when L ≤ 8. Taught in notebook 03 §6.
+    """
+    heads, length = len(weights), len(tracks)
+    names = names or [f"head {head + 1}" for head in range(heads)]
+    figure = Figure(figsize=(1.9 + 2.9 * heads, 4.0), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, heads, sharey=True))
+    short = [name if len(name) <= 22 else name[:21] + "…" for name in tracks]
+    past = np.tril(np.ones((length, length), dtype=bool))
+    for head, (axes, values) in enumerate(zip(panels, weights, strict=True)):
+        shown = np.where(past, values, np.nan)
+        image = axes.imshow(shown, cmap="cividis", vmin=0, vmax=1)
+        for row, column in zip(*np.nonzero(~past), strict=True):
+            axes.add_patch(
+                Rectangle(
+                    (column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#B5B5B5", hatch="////", linewidth=0
+                )
+            )
+        if length <= 8:
+            for row, column in zip(*np.nonzero(past), strict=True):
+                ink = "black" if values[row, column] > 0.55 else "white"
+                axes.text(column, row, f"{values[row, column]:.2f}"[1:] if values[row, column] < 0.995 else "1",
+                          ha="center", va="center", fontsize=8, color=ink)  # fmt: skip
+        axes.grid(visible=False)
+        axes.set_xticks(
+            range(length), [f"{i - length + 1}" if i < length - 1 else "now" for i in range(length)], fontsize=8
+        )
+        axes.set_yticks(range(length), short, fontsize=8)
+        axes.set(xlabel="key: the track looked at")
+        axes.set_title(names[head], fontsize=10)
+        axes.spines[["left", "bottom"]].set_visible(False)
+    panels[0].set_ylabel("query: the track that looks")
+    figure.colorbar(image, ax=panels, shrink=0.75, label="weight", pad=0.02)
+    newest = weights[:, -1]
+    most = newest.argmax(1)
+    where = [f"{length - 1 - m} back" if m < length - 1 else "itself" for m in most]
+    figure.suptitle(
+        "The newest track looks most at: " + "; ".join(f"{names[h]}, {w}" for h, w in enumerate(where)),
+        fontsize=11, fontweight="bold", x=0.01, ha="left",
+    )  # fmt: skip
+    each = "; ".join(f"{names[h]} gives {newest[h, m]:.2f} to “{tracks[m]}” ({where[h]})" for h, m in enumerate(most))
+    lack = "What a row lacks to 1 goes to no track. " if (weights.sum(-1) < 0.995).any() else ""
+    return Picture(
+        figure,
+        f"from the newest track, {each}. {lack}Nothing to its right is looked at.",
+    )
+
+
+@styled
+def matrices(parts: Mapping[str, np.ndarray], rows: Sequence[str], finding: str, signs: Sequence[str] = ()) -> Picture:
+    """Small matrices side by side with every value printed; `signs` stand between them ("+", "=", "→").
+
+    `parts`: name → [R, columns], R the number of `rows`. False in a matrix of True and False is hatched. Taught in
+    notebook 03, where a toy playlist is carried through the model.
+    """
+    arrays = {name: np.asarray(part) for name, part in parts.items()}
+    widths = [part.shape[1] for part in arrays.values()]
+    size = (min(1.6 + 0.62 * sum(widths) + 0.5 * len(widths), 8.6), 1.25 + 0.36 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(parts), width_ratios=widths))
+    top = 1.6 * max(1e-9, *(np.abs(part).max() for part in arrays.values()))
+    for index, (axes, (name, part)) in enumerate(zip(panels, arrays.items(), strict=True)):
+        hidden = ~part if part.dtype == bool else np.zeros(part.shape, dtype=bool)
+        axes.imshow(part.astype(float), cmap="PuOr", vmin=-top, vmax=top, aspect="auto")  # purple above 0
+        for row, column in np.ndindex(part.shape):
+            if hidden[row, column]:
+                axes.add_patch(
+                    Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#B5B5B5", hatch="////",
+                              linewidth=0)
+                )  # fmt: skip
+            else:
+                text = "True" if part.dtype == bool else number(float(part[row, column]))
+                axes.text(column, row, text, ha="center", va="center", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks(range(len(rows)), rows if index == 0 else [], fontsize=9)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel(name)
+        if 0 < index <= len(signs):
+            axes.annotate(signs[index - 1], (0, 0.5), xycoords="axes fraction", xytext=(-9, 0), fontsize=13,
+                          textcoords="offset points", ha="center", va="center")  # fmt: skip
+    figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    each = []
+    for name, part in arrays.items():
+        if part.dtype == bool:
+            each.append(f"“{name}” has {part.sum()} True, and {(~part.any(1)).sum()} rows without any")
+        else:
+            each.append(f"“{name}” {', '.join(number(float(value)) for value in part[-1])}")
+    last = "" if any(part.dtype == bool for part in arrays.values()) else f"the last row, {rows[-1]}: "
+    return Picture(figure, f"{last}{'; '.join(each)}.")
+
+
+@styled
+def by_distance(weights: np.ndarray, names: Sequence[str], finding: str) -> Picture:
+    """Mean weight of each head by distance back. `weights` [heads, K + 2]: 0 … K-1 back, farther, nothing. Notebook 03 §16."""
+    heads, columns = weights.shape
+    figure, axes = new_axes(height=1.3 + 0.33 * heads)
+    image = axes.imshow(weights, cmap="cividis", vmin=0, vmax=0.5, aspect="auto")
+    for row, column in np.ndindex(weights.shape):
+        ink = "black" if weights[row, column] > 0.28 else "white"
+        axes.text(column, row, f"{weights[row, column]:.2f}"[1:] if weights[row, column] < 0.995 else "1",
+                  ha="center", va="center", fontsize=8, color=ink)  # fmt: skip
+    axes.axvline(columns - 2.5, color="white", linewidth=3)
+    axes.set_xticks(range(columns), ["itself", *map(str, range(1, columns - 2)), "more", "nothing"], fontsize=9)
+    axes.set_yticks(range(heads), names, fontsize=9)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="how many tracks back the newest one looks")
+    axes.set_title(finding)
+    figure.colorbar(image, ax=axes, label="mean weight", pad=0.02, extend="max")
+    kinds = ["itself", *(f"{k} back" for k in range(1, columns - 2)), "farther back"]
+    best = weights[:, :-1].argmax(1)
+    each = "; ".join(
+        f"{n}: {kinds[m]} {row[m]:.2f}, nothing {row[-1]:.2f}" for n, m, row in zip(names, best, weights, strict=True)
+    )
+    return Picture(figure, f"where the heads look on average, their largest share among tracks and nothing: {each}.")
+
+
+@styled
+def wiring() -> Picture:
+    """Where LayerNorm and the residual stand: three ways to wire one sub-layer. Taught in notebook 03 §10."""
+    figure = Figure(figsize=(8.2, 3.5), layout="constrained")
+    panels = figure.subplots(1, 3)
+    ways = (
+        ("Here, and the paper's text", "x + f(LN(x))", False, True, False),
+        ("The original code", "LN(x) + f(LN(x))", True, False, False),
+        ("The Transformer of 2017", "LN(x + f(x))", False, False, True),
+    )
+    for axes, (name, formula, before_both, before_f, after) in zip(panels, ways, strict=True):
+        axes.set(xlim=(0, 10), ylim=(0, 10))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel(formula, family="monospace", loc="left", labelpad=2)
+        arrow = {"arrowstyle": "-|>", "color": "black", "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
+
+        def box(x, y, text, colour, axes=axes):
+            axes.add_patch(
+                Rectangle((x - 1.7, y - 0.6), 3.4, 1.2, facecolor=colour, edgecolor="black", linewidth=1, zorder=3)
+            )
+            axes.text(x, y, text, ha="center", va="center", fontsize=9, zorder=4)
+
+        main, side, fork, join = 2.6, 7.0, 7.9 if not before_both else 6.7, 2.9 if not after else 3.4
+        axes.text(main, 9.6, "x", ha="center", va="center", fontsize=11, fontstyle="italic")
+        axes.annotate("", (main, join + 0.4), (main, 9.2), arrowprops=arrow)
+        if before_both:
+            box(main, 8.2, "LayerNorm", OKABE_ITO["orange"])
+        axes.plot([main, side], [fork, fork], color="black", linewidth=1.3)
+        if before_f:
+            axes.annotate("", (side, 7.1), (side, fork), arrowprops=arrow)
+            box(side, 6.5, "LayerNorm", OKABE_ITO["orange"])
+            axes.annotate("", (side, 5.1), (side, 5.9), arrowprops=arrow)
+        else:
+            axes.annotate("", (side, 5.1), (side, fork), arrowprops=arrow)
+        box(side, 4.5, "f", OKABE_ITO["sky"])
+        axes.plot([side, side], [3.9, join], color="black", linewidth=1.3) if join < 3.9 else None
+        axes.annotate("", (main + 0.4, join), (side, join), arrowprops=arrow)
+        axes.text(main, join, "+", ha="center", va="center", fontsize=12,
+                  bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "black"})  # fmt: skip
+        axes.annotate("", (main, 0.5), (main, join - 0.45), arrowprops=arrow)
+        if after:
+            box(main, 2.2, "LayerNorm", OKABE_ITO["orange"])
+    figure.suptitle(
+        "Only the first wiring lets x pass untouched", fontsize=11, fontweight="bold", x=0.01, ha="left"
+    )  # fmt: skip
+    return Picture(
+        figure,
+        "three ways to wire a sub-layer f: x + f(LN(x)), where the straight way from input to output holds nothing but an "
+        "addition; LN(x) + f(LN(x)), where the LayerNorm stands on the straight way before the fork; LN(x + f(x)), where "
+        "it stands on the straight way after the addition.",
+    )
+
+
+@styled
+def over_sizes(
+    x: Sequence[float], series: Mapping[str, Sequence[float]], axis: tuple[str, str], finding: str, log: bool = False
+) -> Picture:
+    """Up to four series over x; `axis`: names of x and y; `log`: whether x is logarithmic, base 2. Notebook 03 §5."""
+    figure, axes = new_axes()
+    for index, (name, y) in enumerate(series.items()):
+        line(axes, x, y, index, name)
+    if log:
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(x, [f"{value:,}" for value in x])
+    axes.minorticks_off()
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * (high / low) ** 0.3 if log else high + 0.2 * (high - low))
+    axes.set(xlabel=axis[0], ylabel=axis[1])
+    axes.set_title(finding)
+    each = "; ".join(f"{name} {', '.join(number(float(value)) for value in y)}" for name, y in series.items())
+    return Picture(figure, f"{axis[1]} for {axis[0]} {', '.join(f'{value:,}' for value in x)}: {each}.")
+
+
+@styled
+def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]]) -> Picture:
+    """What a step costs against each size: name → (sizes, seconds, seconds by the formula). Taught in notebook 03 §14."""
+    figure = Figure(figsize=(8.6, 3.3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(measured), sharey=True))
+    each = []
+    for axes, (name, (sizes, seconds, formula)) in zip(panels, measured.items(), strict=True):
+        milliseconds = 1e3 * np.asarray(seconds)
+        axes.plot(sizes, 1e3 * np.asarray(formula), color=OKABE_ITO["orange"], linestyle="--", label="formula")
+        axes.plot(sizes, milliseconds, color=OKABE_ITO["blue"], linestyle="", marker="o", label="measured")
+        axes.set(xscale="log", yscale="log", xlabel=name)
+        axes.set_xticks(sizes, [f"{s:,}" if s < 10_000 else f"{s / 1000:g}k" for s in sizes], fontsize=9)
+        thousands(axes.yaxis)
+        axes.minorticks_off()
+        each.append(
+            f"{name} from {sizes[0]:,} to {sizes[-1]:,} takes {milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms "
+            f"(formula {1e3 * formula[0]:.1f} to {1e3 * formula[-1]:.1f})"
+        )
+    panels[0].set_ylabel("ms a batch (log scale)")
+    panels[0].legend(loc="upper left", fontsize=9)
+    figure.suptitle(
+        "The count of multiplications foretells the time", fontsize=11, fontweight="bold", x=0.01, ha="left"
+    )
+    return Picture(figure, "; ".join(each) + ".")
+
+
+@styled
+def falls(lags: Sequence[int], series: Mapping[str, np.ndarray]) -> Picture:
+    """How far log p(the real next track) falls when the track `lag` back is removed, by model. Notebook 06 §5."""
+    figure, axes = new_axes()
+    for index, (name, values) in enumerate(series.items()):
+        colour, marker, style = CYCLE[index]
+        axes.plot(lags, values, color=colour, marker=marker, linestyle=style, label=name)
+    axes.legend()
+    axes.set_xticks(lags)
+    axes.set(xlabel="the track removed, counted back from the end", ylabel="fall of log p (nats)")
+    name, values = next(iter(series.items()))
+    top = float(np.max(values))
+    matter = [lag for lag, value in zip(lags, values, strict=True) if top > 0 and value > 0.1 * top]
+    if matter:
+        axes.set_title(f"For the {name}, no track more than {max(matter)} back matters much by itself")
+    else:
+        axes.set_title(f"For the {name}, no single track matters")
+    each = "; ".join(f"{name} {', '.join(f'{v:.2f}' for v in values)}" for name, values in series.items())
+    return Picture(
+        figure,
+        f"mean fall of log p of the real next track, in nats, for removals {lags[0]} to {lags[-1]} back: {each}.",
+    )
