@@ -23,7 +23,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sasrec",
         description="SASRec on playlists: from MPD slices to ten named next tracks. Without a command: run.",
-        epilog="example: sasrec run --data-dir data, then sasrec recommend 'spotify:track:...' 'Artist - Track'",
+        epilog="Example: sasrec run --data-dir data, then sasrec recommend 'spotify:track:...' 'Artist - Track'. "
+        "Exit codes: 0 done, 1 no track is known of those that were asked for, 2 a mistake, 130 stopped.",
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
