@@ -12,6 +12,8 @@ code; positions are counted from the start of the window, not from its end. Taug
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -296,3 +298,16 @@ class SASRec(nn.Module):
         if was_training:
             self.train()
         return scores
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context in which the weights stay as they are: `table()` is made once for all calls of `score` in it."""
+        if self._kept_table is not None:
+            yield
+            return
+        with torch.no_grad():
+            self._kept_table = self.table()
+        try:
+            yield
+        finally:
+            self._kept_table = None

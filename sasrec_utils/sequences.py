@@ -1,11 +1,11 @@
 """Playlists as ragged id sequences: two arrays, a vocabulary, and honest splits.
 
-A set of playlists is one long array of track ids and one array of offsets into it. Sixty-six million rows fit
-into 270 MB, and taking some playlists, the newest tracks of each, or all but the last track is one gather.
+A set of playlists is one long array of track ids and one array of offsets into it. Sixty-six million rows fit into 270
+MB, and taking some playlists, the newest tracks of each, or all but the last track is one gather.
 
-Two numberings of tracks appear in this package. *Catalogue ids* (1..C, from `mpd.prepare`) name every track
-of the files. *Model ids* (from `Vocabulary`) put the tracks that the training playlists know at 1..N and
-everything else above N. Id 0 is padding in both and never occurs inside a playlist.
+Two numberings of tracks appear in this package. *Catalogue ids* (1..C, from `mpd.prepare`) name every track of the
+files. *Model ids* (from `Vocabulary`) put the tracks that the training playlists know at 1..N and everything else above
+N. Id 0 is padding in both and never occurs inside a playlist.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ __all__ = [
 ]
 
 
+_LARGEST_ID = np.iinfo(np.int32).max
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequences:
     """Playlists, each an ordered run of track ids, held in two flat arrays.
 
-    `items`: int32 [R], all tracks of all playlists in order, every id at least 1. `offsets`: int64 [U + 1];
-    playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed.
-    Raises ValueError when the arrays do not fit each other. Methods return new objects and leave this one
-    as it is; indexing gives a view. Taught in notebook 02 §1.
+    `items`: int32 [R], all tracks of all playlists in order, every id from 1 to 2^31 - 1. `offsets`: int64 [U + 1];
+    playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed. Raises
+    ValueError when the arrays do not fit each other. Methods return new objects and leave this one as it is; indexing
+    gives a view. Taught in notebook 02 §1.
     """
 
     items: np.ndarray
@@ -61,6 +64,8 @@ class Sequences:
             raise ValueError(f"offsets must start at 0, never fall, and end at the {len(items)} items")
         if items.size and items.min() < 1:
             raise ValueError(f"track ids start at 1 (0 is padding), but the smallest here is {items.min()}")
+        if items.size and items.max() > _LARGEST_ID:
+            raise ValueError(f"track ids go up to {_LARGEST_ID}, but the largest here is {items.max()}")
         # A frozen dataclass can only be completed this way; both casts are free when the types already fit.
         object.__setattr__(self, "items", items.astype(np.int32, copy=False))
         object.__setattr__(self, "offsets", offsets.astype(np.int64, copy=False))
@@ -70,7 +75,6 @@ class Sequences:
         """Sequences from a list of lists of track ids.
 
         Meant for small hands-on examples and single requests. Empty inner lists stay empty playlists.
-        Taught in notebook 02 §1.
         """
         rows = [np.asarray(row if isinstance(row, np.ndarray) else list(row)) for row in lists]
         offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
@@ -95,19 +99,19 @@ class Sequences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tracks of each playlist, int64 [U]. Taught in notebook 02 §1."""
+        """Number of tracks of each playlist, int64 [U]."""
         return np.diff(self.offsets)
 
     @property
     def owner(self) -> np.ndarray:
-        """Index of the playlist that each row belongs to, int32 [R]. Taught in notebook 02 §1."""
+        """Index of the playlist that each row belongs to, int32 [R]."""
         return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
 
     def take(self, indices: np.ndarray) -> Sequences:
         """The playlists at `indices`, in that order.
 
-        `indices`: whole numbers (repeats allowed), or a boolean mask over the U playlists. Raises
-        IndexError beyond the last playlist. Taught in notebook 02 §1.
+        `indices`: whole numbers (repeats allowed), or a boolean mask over the U playlists. Raises IndexError beyond the
+        last playlist.
         """
         indices = np.asarray(indices)
         if indices.dtype.kind == "b":
@@ -120,12 +124,14 @@ class Sequences:
         return self._spans(self.offsets[indices], self.offsets[indices + 1])
 
     def last(self, n: int) -> Sequences:
-        """The newest `n` tracks of each playlist (all of it when it is shorter). Taught in notebook 02 §1."""
+        """The newest `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
+        _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
         return self._spans(np.maximum(starts, ends - n), ends)
 
     def first(self, n: int) -> Sequences:
-        """The first `n` tracks of each playlist (all of it when it is shorter). Taught in notebook 02 §1."""
+        """The first `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
+        _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
         return self._spans(starts, np.minimum(starts + n, ends))
 
@@ -133,7 +139,6 @@ class Sequences:
         """Only the rows where `mask` (bool [R]) is true; playlists that lose every row stay, empty.
 
         Drops, for instance, tracks outside the vocabulary: `seqs.keep(seqs.items <= n_items)`.
-        Taught in notebook 02 §2.
         """
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != self.items.shape:
@@ -148,12 +153,17 @@ class Sequences:
         return Sequences(self.items[rows], offsets)
 
 
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def load_sequences(prepared_dir: str | Path) -> Sequences:
     """The playlists of a directory written by `mpd.prepare`, in catalogue ids.
 
     Playlist `u` is row `u` of `playlists.parquet`, so playlists without tracks are kept, empty. Raises
-    FileNotFoundError when the directory holds no prepared playlists and ValueError when its two tables
-    disagree. Taught in notebook 02 §1.
+    FileNotFoundError when the directory holds no prepared playlists and ValueError when its two tables disagree. Taught
+    in notebook 02 §1.
     """
     prepared_dir = Path(prepared_dir)
     for name in ("interactions.parquet", "playlists.parquet"):
@@ -174,10 +184,10 @@ def load_sequences(prepared_dir: str | Path) -> Sequences:
 class Vocabulary:
     """A renumbering of the catalogue that puts the tracks known from training at 1..N, popular ones first.
 
-    `to_catalogue`: int32 [C + 1], the catalogue id of each model id (entry 0 is 0). `n_items`: N. The map
-    is a bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a
-    model id above N, and scorers treat it as unknown. Tracks are ordered by training plays, ties by
-    catalogue id: the same numbering in every process. Taught in notebook 02 §2.
+    `to_catalogue`: int32 [C + 1], the catalogue id of each model id (entry 0 is 0). `n_items`: N. The map is a
+    bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a model id above
+    N, and scorers treat it as unknown. Tracks are ordered by training plays, equal plays by a fixed shuffle: the same
+    numbering in every process. Taught in notebook 02 §2.
     """
 
     to_catalogue: np.ndarray
@@ -198,21 +208,20 @@ class Vocabulary:
     def fit(cls, train: Sequences, n_catalogue: int, min_count: int = 1) -> Vocabulary:
         """The vocabulary of the training playlists.
 
-        `train`: training playlists only, in catalogue ids; anything counted from validation or test
-        playlists would leak. `n_catalogue`: C, the number of tracks of the catalogue (`len(catalogue)`).
-        `min_count`: plays that a track needs in `train` to be known. Raises ValueError when no track has
-        that many. Taught in notebook 02 §2.
+        `train`: training playlists only, in catalogue ids; anything counted from validation or test playlists would
+        leak. `n_catalogue`: C, the number of tracks of the catalogue (`len(catalogue)`). `min_count`: plays that a
+        track needs in `train` to be known. Raises ValueError when no track has that many.
         """
-        if min_count < 1:
-            raise ValueError(f"min_count must be at least 1, got {min_count}")
+        _at_least(1, "min_count", min_count)
         if train.items.size and train.items.max() > n_catalogue:
             raise ValueError(f"track {train.items.max()} is outside a catalogue of {n_catalogue} tracks")
         plays = np.bincount(train.items, minlength=n_catalogue + 1)[1:]
         n_items = int((plays >= min_count).sum())
         if n_items == 0:
             raise ValueError(f"no track has {min_count} plays in the {len(train)} training playlists")
-        # A stable sort leaves ties in catalogue order. Known tracks have the most plays: they come first.
-        order = np.argsort(-plays, kind="stable") + 1
+        # Known tracks have the most plays: they come first. Equal plays are parted by a fixed shuffle, not by catalogue
+        # id: that follows the plays in all playlists, those of test included, and would tell a ranking the future.
+        order = np.lexsort((np.random.default_rng(0).permutation(n_catalogue), -plays)) + 1
         return cls(np.concatenate(([0], order)), n_items)
 
     def __len__(self) -> int:
@@ -223,7 +232,7 @@ class Vocabulary:
 
     @cached_property
     def to_model(self) -> np.ndarray:
-        """The model id of each catalogue id, int32 [C + 1] (entry 0 is 0). Taught in notebook 02 §2."""
+        """The model id of each catalogue id, int32 [C + 1] (entry 0 is 0)."""
         table = np.empty_like(self.to_catalogue)
         table[self.to_catalogue] = np.arange(len(table), dtype=np.int32)
         return table
@@ -235,7 +244,7 @@ class Vocabulary:
     def encode(self, ids):
         """Catalogue ids to model ids: a Sequences gives a Sequences, an array (any shape) an int32 array.
 
-        0 stays 0. Raises ValueError for ids outside the catalogue. Taught in notebook 02 §2.
+        0 stays 0. Raises ValueError for ids outside the catalogue.
         """
         return _relabel(self.to_model, ids)
 
@@ -244,7 +253,7 @@ class Vocabulary:
     @overload
     def decode(self, ids: np.ndarray) -> np.ndarray: ...
     def decode(self, ids):
-        """Model ids back to catalogue ids, the inverse of `encode`. Taught in notebook 02 §2."""
+        """Model ids back to catalogue ids, the inverse of `encode`."""
         return _relabel(self.to_catalogue, ids)
 
 
@@ -271,18 +280,17 @@ class Split(NamedTuple):
 def split_playlists(n: int, seed: int = 0, valid: float | int = 0.1, test: float | int = 0.1) -> Split:
     """Deal `n` playlists at random into training, validation and test.
 
-    `valid`, `test`: a float below 1 is a share of `n` (rounded), an int is a number of playlists. The same
-    `n`, `seed` and sizes give the same split in every process. Whole playlists are dealt because a playlist
-    carries no time of day: a cut by time is impossible, and a cut inside playlists would let a model train
-    on the start of the playlists that judge it. Raises ValueError when nothing is left to train on. Taught
-    in notebook 02 §3.
+    `valid`, `test`: a float below 1 is a share of `n` (rounded), an int is a number of playlists. The same `n`, `seed`
+    and sizes give the same split in every process. Whole playlists are dealt because a playlist carries no time of day:
+    a cut by time is impossible, and a cut inside playlists would let a model train on the start of the playlists that
+    judge it. Raises ValueError when nothing is left to train on. Taught in notebook 02 §3.
     """
     sizes = []
     for name, part in (("valid", valid), ("test", test)):
-        size = round(n * part) if isinstance(part, float) and 0 <= part < 1 else part
-        if size < 0 or size != int(size):
-            raise ValueError(f"{name} must be a share below 1 or a number of playlists, got {part}")
-        sizes.append(int(size))
+        share = isinstance(part, float | np.floating)
+        if not (0 <= part < 1 if share else part >= 0):
+            raise ValueError(f"{name} must be a share below 1 or a whole number of playlists, got {part}")
+        sizes.append(round(n * float(part)) if share else int(part))
     n_valid, n_test = sizes
     if n_valid + n_test >= n:
         raise ValueError(f"{n_valid} validation and {n_test} test playlists leave none of {n} for training")
@@ -295,11 +303,10 @@ def split_playlists(n: int, seed: int = 0, valid: float | int = 0.1, test: float
 def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
     """Each playlist without its last track, and that track as the target.
 
-    Returns (histories with U playlists, targets int32 [U]). No playlist is dropped, so index `u` keeps its
-    meaning: a playlist of one track has an empty history, and one without tracks has target 0 (no target),
-    which evaluation does not count. Applied twice to whole sequences it is the leave-one-out split of the
-    SASRec paper (section 4.1): last track for test, the one before for validation, the rest for training.
-    Taught in notebook 02 §3.
+    Returns (histories with U playlists, targets int32 [U]). No playlist is dropped, so index `u` keeps its meaning: a
+    playlist of one track has an empty history, and one without tracks has target 0 (no target), which evaluation does
+    not count. Applied twice to whole sequences it is the leave-one-out split of the SASRec paper (section 4.1): last
+    track for test, the one before for validation, the rest for training. Taught in notebook 02 §3.
     """
     starts, ends = seqs.offsets[:-1], seqs.offsets[1:]
     targets = np.zeros(len(seqs), dtype=np.int32)
@@ -311,13 +318,11 @@ def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
 def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = None) -> tuple[Sequences, Sequences]:
     """Each playlist cut into `n_seeds` seed tracks and the held-out rest: the RecSys Challenge 2018 task.
 
-    The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist
-    order. Both results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held
-    out, and evaluation does not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in
-    notebook 05 §8.
+    The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist order. Both
+    results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held out, and evaluation does
+    not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in notebook 05 §8.
     """
-    if n_seeds < 0:
-        raise ValueError(f"n_seeds must not be negative, got {n_seeds}")
+    _at_least(0, "n_seeds", n_seeds)
     owner = seqs.owner
     if random_seed is None:
         key = np.arange(len(seqs.items))
@@ -381,10 +386,11 @@ class Batch(NamedTuple):
 def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Start rows and lengths (both int64 [W]) of the windows of at most `max_len` inputs that cover every target.
 
-    A playlist of n tracks has n - 1 targets. Windows are cut from its end, so the newest one is full and holds what
-    the model sees when it serves; the paper (section 3.1) trains on that one only, here the older ones count too.
-    Taught in notebook 02 §4.
+    A playlist of n tracks has n - 1 targets. Windows are cut from its end, so the newest one is full and holds what the
+    model sees when it serves; the paper (section 3.1) trains on that one only, here the older ones count too. Raises
+    ValueError for max_len < 1. Taught in notebook 02 §4.
     """
+    _at_least(1, "max_len", max_len)
     targets = np.maximum(seqs.lengths - 1, 0)
     count = -(-targets // max_len)
     owner = np.repeat(np.arange(len(seqs)), count)
@@ -397,11 +403,12 @@ def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
 def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
     """Training batches of `batch_size` windows that compute next to nothing for padding.
 
-    `seqs` in model ids, all known (ids 1..N). With `rng` windows are shuffled, then sorted by length within pools of
-    32 batches, and the batches shuffled again: windows of one batch are about equally long, which window meets which
-    still changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
+    `seqs` in model ids, all known (ids 1..N). With `rng` windows are shuffled, then sorted by length within pools of 32
+    batches, and the batches shuffled again: windows of one batch are about equally long, which window meets which still
+    changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
     playlists or tracks. Taught in notebook 02 §4, where the share of padding is measured.
     """
+    _at_least(1, "batch_size", batch_size)
     start, length = windows(seqs, max_len)
     order = np.arange(len(start)) if rng is None else rng.permutation(len(start))
     pool = np.arange(len(order)) // (32 * batch_size) if rng is not None else np.zeros(len(order), dtype=np.int64)
@@ -422,8 +429,9 @@ def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Gener
 def pad(seqs: Sequences, max_len: int) -> np.ndarray:
     """The newest `max_len` tracks of each playlist, padded on the right: int64 [U, L], L = the longest of them, ≥ 1.
 
-    Taught in notebook 02 §4.
+    Raises ValueError for max_len < 1. Taught in notebook 02 §4.
     """
+    _at_least(1, "max_len", max_len)
     newest = seqs.last(max_len)
     place = np.arange(max(1, newest.lengths.max(initial=0)))
     real = place < newest.lengths[:, None]

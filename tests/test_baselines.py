@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sasrec_utils import baselines
-from sasrec_utils.baselines import Blend, ItemKNN, Markov, Popularity, fit_baselines, tune, tune_blend
+from sasrec_utils.baselines import (
+    Blend,
+    ItemKNN,
+    Markov,
+    Popularity,
+    blend_of_all,
+    fit_baselines,
+    tune,
+    tune_blend,
+)
 from sasrec_utils.evaluation import evaluate, ndcg_at, ranks, top_k
 from sasrec_utils.sequences import Sequences, Vocabulary, leave_last_out, split_playlists
 
@@ -224,6 +233,28 @@ def test_each_track_keeps_its_most_similar_ones():
         assert np.allclose(np.sort(row)[-3:], np.sort(full[i])[-3:], atol=1e-6)
 
 
+def test_equally_similar_neighbours_are_not_kept_by_id():
+    knn = ItemKNN.fit(Sequences.from_lists([list(range(1, 401))]), 400, neighbours=40)
+    kept = np.concatenate([knn.similarity[[i]].indices for i in range(1, 401)])
+    assert knn.similarity.nnz == 400 * 40
+    assert 150 < kept.mean() < 250  # 200 is the middle; by id it would be 20 or 380
+
+
+def test_hundreds_of_neighbours_are_kept():
+    """With 200 the tail of a list of 500 is left to popularity."""
+    knn = ItemKNN.fit(Sequences.from_lists([list(range(1, 801))]), 800)
+    assert knn.similarity.nnz == 800 * 799
+
+
+def test_a_knn_needs_neighbours_and_four_bytes_for_each():
+    for neighbours in (0, -1):
+        with pytest.raises(ValueError, match=f"neighbours must be at least 1, got {neighbours}"):
+            ItemKNN.fit(playlists(0), N, neighbours=neighbours)
+    similarity = ItemKNN.fit(playlists(0), N).similarity
+    assert similarity.indices.dtype == similarity.indptr.dtype == np.int32 and similarity.data.dtype == np.float32
+    assert Markov.fit(playlists(0), N).counts.indices.dtype == np.int32
+
+
 def test_a_checkerboard_is_told_apart():
     rng = np.random.default_rng(0)
     even, odd = np.arange(2, 41, 2), np.arange(1, 41, 2)
@@ -304,6 +335,18 @@ def test_what_a_part_rules_out_stays_out():
     assert np.isfinite(zero).all()
 
 
+def test_a_negative_weight_does_not_bring_back_what_is_ruled_out():
+    out, other = np.array([0, 1, -np.inf, 2, 5]), np.array([0, 1, 50, 2, -np.inf])
+    scores = Blend((Given(out), Given(other)), (1.0, -0.5)).score(Sequences.from_lists([[]]))
+    assert np.isneginf(scores[0]).tolist() == [False, False, True, False, True]
+    a, b = np.array([0, 1, 2, 3]), np.array([0, 5, 1, 1])
+    turned = Blend((Given(a), Given(b)), (0.0, -1.0)).score(Sequences.from_lists([[]]))
+    assert top_k(turned, 3)[0, 2] == 1  # the best of b is the worst of minus b
+    for weight in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            Blend((Given(a), Given(b)), (1.0, weight))
+
+
 def test_a_part_without_an_opinion_adds_nothing():
     flat, other = Given(np.full(5, 3.3)), Given(np.array([0, 1, 5, 2, 3]))
     blend = Blend((flat, other), (0.9, 0.1)).score(Sequences.from_lists([[]]))
@@ -368,6 +411,64 @@ def test_tune_takes_the_best_on_validation():
         tune_blend(candidates[:2], histories, np.full(len(targets), n_items + 1))
 
 
+def test_tune_listens_to_k_and_takes_the_earlier_of_equals():
+    histories, targets = Sequences.from_lists([[5]] * 4), np.array([1, 2, 2, 2])
+    seldom_first = Given([0, 9, 6, 8, 7, 0], "first once")  # ranks 1, 4, 4, 4
+    often_second = Given([0, 7, 8, 9, 1, 0], "second mostly")  # ranks 3, 2, 2, 2
+    for candidates in ([seldom_first, often_second], [often_second, seldom_first]):
+        best, tried = tune(candidates, histories, targets, k=1)
+        assert best is seldom_first and {"recall@1", "ndcg@1"} < set(tried.columns)
+        assert tune(candidates, histories, targets, k=10)[0] is often_second
+        _, tried = tune_blend(candidates, histories, targets, k=1)
+        assert tried["ndcg@1"].max() == 0.25
+    twin = Given([0, 9, 6, 8, 7, 0], "twin")
+    for candidates in ([seldom_first, twin], [twin, seldom_first]):
+        assert tune(candidates, histories, targets)[0] is candidates[0]
+
+
+def test_the_order_of_playlists_decides_nothing():
+    """Negative scores that only the last of three batches shows make logits of the part all the same."""
+    rng = np.random.default_rng(0)
+    rows = np.abs(rng.normal(size=(600, N + 1))).astype(np.float32)
+    rows[550] -= 5
+
+    class Tagged:
+        name, n_items = "tagged", N
+
+        def score(self, histories):
+            return rows[histories.items[histories.offsets[:-1]] - 1000]
+
+    histories = Sequences.from_lists([[1000 + u] for u in range(600)])
+    targets = rng.integers(1, N + 1, 600)
+    parts = Tagged(), Given(rng.normal(size=N + 1))
+    found = []
+    for order in (np.arange(600), np.arange(600)[::-1], rng.permutation(600)):
+        blend, tried = tune_blend(parts, histories.take(order), targets[order])
+        found.append((blend.weights, blend.logits, tried["ndcg@10"].tolist()))
+    assert found[0] == found[1] == found[2] and len(found[0][2]) == 84
+
+
+@quick
+@given(st.integers(0, 10_000))
+def test_what_is_tried_is_the_blend_that_comes_out(seed):
+    rng = np.random.default_rng(seed)
+    histories, targets = playlists(seed, users=30), rng.integers(0, N + 3, 30)
+    targets[0] = 0 if N in set(histories[0]) else N  # at least one to choose by
+    rows = rng.integers(-2, 4, (3, N + 1)).astype(np.float32)  # with ties
+    rows[1, rng.integers(1, N + 1, 2)] = -np.inf
+    parts = Given(rows[0], "a"), Given(rows[1], "b"), Given(np.abs(rows[2]) + rng.random(N + 1), "c")
+    if not ranks(parts[0], histories, targets).any():
+        return
+    best, tried = tune_blend(parts, histories, targets, k=3, step=0.25)
+    for _, row in tried.iterrows():
+        logits = tuple(part.name in row["logits"].split(", ") for part in parts)
+        blend = Blend(parts, tuple(row[["a", "b", "c"]]), logits)
+        found = ranks(blend, histories, targets)
+        # Equal in every part is equal in the blend, in whatever order it is summed; near is only near.
+        assert row["ndcg@3"] == pytest.approx(ndcg_at(found, 3).mean(), abs=1e-9)
+    assert ndcg_at(ranks(best, histories, targets), 3).mean() == pytest.approx(tried["ndcg@3"].max())
+
+
 def test_a_tuned_blend_is_no_worse_than_its_parts_and_reports_what_it_is():
     n_items, train, histories, targets, *_ = world()
     parts = ItemKNN.fit(train, n_items), Markov.fit(train, n_items)
@@ -419,3 +520,32 @@ def test_the_baselines_beat_popularity_on_playlists_never_seen():
     again = fit_baselines(train, n_items, histories, targets, k=5)
     assert again[3].weights == fitted[3].weights
     assert np.array_equal(again[3].score(test), fitted[3].score(test))
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_how_much_the_rare_are_trusted_is_chosen_on_validation(sure):
+    """Pairs that were seen once and never apart are right in one world and chance in the other."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(300):  # tracks 1 to 10: together often, in no order
+        rows.append(rng.permutation(10)[:6] + 1)
+    rare = [[2 * i + 11, 2 * i + 12] for i in range(40)]  # 11 to 90: each pair once
+    rows += [[int(rng.integers(1, 11)), *pair] for pair in rare]
+    histories = Sequences.from_lists([[1 + u % 10, pair[0]] for u, pair in enumerate(rare)])
+    targets = np.array([pair[1] if sure else 1 + (u + 3) % 10 for u, pair in enumerate(rare)])
+    train = Sequences.from_lists(rows)
+    knn = fit_baselines(train, 90, histories, targets, k=3)[2]
+    fitted = {shrink: ItemKNN.fit(train, 90, shrink=shrink).similarity for shrink in (1.0, 10.0, 30.0)}
+    same = [shrink for shrink, matrix in fitted.items() if np.allclose(matrix.toarray(), knn.similarity.toarray())]
+    assert same == ([1.0] if sure else [30.0])
+
+
+def test_a_blend_of_all_weighs_each_part_on_its_own():
+    n_items, train, histories, targets, *_ = world()
+    fitted = fit_baselines(train, n_items, histories, targets, k=5)
+    popular = fitted[0]
+    blend, tried = blend_of_all(popular, fitted, histories, targets, k=5, name="all")
+    assert blend.name == "all" and blend.scorers == (popular, *fitted[-1].scorers) and len(tried) == 231
+    nested, _ = tune_blend((popular, fitted[-1]), histories, targets, k=5)
+    ndcg = [ndcg_at(ranks(b, histories, targets), 5).mean() for b in (blend, fitted[-1], nested)]
+    assert ndcg[0] >= ndcg[1] - 1e-9 and ndcg[0] >= ndcg[2] - 0.005

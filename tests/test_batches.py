@@ -127,6 +127,16 @@ def test_long_and_short_windows_are_mixed_over_an_epoch():
     assert abs(lengths[:half].mean() - lengths[half:].mean()) < 3
 
 
+def test_windows_and_batches_hold_at_least_one():
+    seqs = ragged(users=10)
+    with pytest.raises(ValueError, match="max_len must be at least 1, got 0"):
+        windows(seqs, 0)
+    with pytest.raises(ValueError, match="max_len must be at least 1, got -3"):
+        pad(seqs, -3)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        in_order(seqs, 5, 0, 0)
+
+
 def test_nothing_to_train_on_gives_no_batch():
     for rows in ([], [[]], [[4], [7], []]):
         assert in_order(Sequences.from_lists(rows), 5, 4, None) == in_order(Sequences.from_lists(rows), 5, 4, 0) == []
@@ -174,6 +184,10 @@ def test_a_dataset_is_the_prepared_playlists_split_and_renumbered(tmp_path):
     known = data.vocabulary.to_catalogue[1 : data.vocabulary.n_items + 1]
     assert set(known.tolist()) == set(np.flatnonzero(plays >= 3).tolist())
     assert (np.diff(plays[known]) <= 0).all()
+    # Without a word two plays are needed.
+    usual = load_dataset(prepared)
+    plays = np.bincount(seqs.take(usual.split.train).items, minlength=len(data.catalogue) + 1)
+    assert usual.vocabulary.n_items == (plays >= 2).sum() < (plays >= 1).sum()
     # Artists and albums follow their tracks into the new numbers.
     tracks = pd.read_parquet(prepared / "tracks.parquet").set_index("track_id")
     for column, of in (("artist_id", data.artist_of), ("album_id", data.album_of)):

@@ -94,6 +94,21 @@ def test_arrays_that_do_not_fit_are_refused(items, offsets):
         Sequences(np.array(items), np.array(offsets, dtype=np.int64))
 
 
+def test_ids_that_four_bytes_cannot_hold_are_refused():
+    largest = 2**31 - 1
+    assert Sequences.from_lists([[largest]])[0].tolist() == [largest]
+    for too_large in (2**31, 2**32 + 5, 2**62):  # the second would have become track 5
+        with pytest.raises(ValueError, match=f"{too_large}"):
+            Sequences.from_lists([[1, too_large]])
+
+
+def test_a_negative_number_of_tracks_is_refused():
+    seqs = Sequences.from_lists([[1, 2, 3], [4]])
+    for part in (seqs.last, seqs.first):
+        with pytest.raises(ValueError, match="-1"):
+            part(-1)
+
+
 def test_a_row_costs_four_bytes():
     seqs = Sequences(np.ones(100_000, np.int64), np.arange(0, 100_001, 100))
     assert seqs.items.nbytes + seqs.offsets.nbytes < 4.1 * 100_000
@@ -144,13 +159,27 @@ def test_vocabulary_is_a_bijection_with_known_tracks_first(rows, min_count):
     assert (vocabulary.decode(vocabulary.encode(everything)) == everything).all()
     known = vocabulary.encode(everything) <= vocabulary.n_items
     assert (known[1:] == (plays[1:] >= min_count)).all()
-    # popular first; equal plays in order of catalogue id
     in_order = vocabulary.to_catalogue[1 : vocabulary.n_items + 1]
-    keys = [(-plays[c], c) for c in in_order]
-    assert keys == sorted(keys)
+    assert (np.diff(plays[in_order]) <= 0).all()  # popular first
     encoded = vocabulary.encode(train)
     assert encoded.offsets is train.offsets
     assert lists(vocabulary.decode(encoded)) == rows
+
+
+def test_equal_plays_are_not_parted_by_catalogue_id():
+    """Catalogue ids follow the plays in all playlists, test ones too: a tie broken by them would tell the future."""
+    once = Sequences.from_lists([list(range(1, 1001))])
+    vocabulary = Vocabulary.fit(once, 2000)
+    for part in (slice(1, 1001), slice(1001, None)):  # known and unknown ones
+        order = vocabulary.to_catalogue[part]
+        assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.1  # three standard errors
+    assert np.array_equal(vocabulary.to_catalogue, Vocabulary.fit(once, 2000).to_catalogue)
+
+
+def test_one_play_makes_a_track_known_unless_more_are_asked_for():
+    train = Sequences.from_lists([[1, 2], [2]])
+    assert Vocabulary.fit(train, 3).n_items == 2
+    assert Vocabulary.fit(train, 3, min_count=2).n_items == 1
 
 
 def test_only_the_playlists_given_count():
@@ -223,6 +252,15 @@ def test_a_split_is_random_and_its_test_part_stays():
 def test_impossible_splits_are_refused(valid, test):
     with pytest.raises(ValueError):
         split_playlists(100, 0, valid, test)
+
+
+@pytest.mark.parametrize("all_of_it", [1.0, 2.0, np.float32(1), float("nan")])
+def test_a_share_of_one_is_not_one_playlist(all_of_it):
+    with pytest.raises(ValueError, match="share below 1"):
+        split_playlists(100, valid=all_of_it)
+    with pytest.raises(ValueError, match="share below 1"):
+        split_playlists(100, test=all_of_it)
+    assert len(split_playlists(100, valid=np.int64(1)).valid) == 1
 
 
 @quick

@@ -27,7 +27,7 @@ from sasrec_utils.course import lab
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import load_dataset
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "06_recommend.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_recommend.ipynb"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SLOW = 600_000  # ms: the notebook may have to make the data and train the model first

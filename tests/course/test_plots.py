@@ -168,7 +168,7 @@ def test_where_nothing_is_lacking_nothing_is_said_about_it():
     assert "What a row lacks" in CALLS["attention"]().words
 
 
-# --- notebook 04 ------------------------------------------------------------------------------------------------------
+# --- notebook 05 ------------------------------------------------------------------------------------------------------
 
 HISTORY = pd.DataFrame(
     {"epoch": [1, 2, 3], "train_loss": [4.5, 4.0, 3.5], "valid_loss": [4.4, 4.2, 4.3], "valid_ndcg@10": [0.1, 0.3, 0.2]}

@@ -31,9 +31,10 @@ SERIES = (
     ("01_parse_and_explore", "Parse and explore the MPD", "What is in the data, and what is there to be learned?"),
     ("02_playlists_to_sequences", "From playlists to training sequences", "What does the model really get to see?"),
     ("03_self_attention", "Self-attention, block by block", "How does a model look back at what came before?"),
-    ("04_train", "Train it", "How does it learn, and from which mistakes?"),
-    ("05_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
-    ("06_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
+    ("04_heads", "What do the heads do?", "Which head finds what, and how do we know?"),
+    ("05_train", "Train it", "How does it learn, and from which mistakes?"),
+    ("06_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
+    ("07_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[|it/s|s/it|slices?/s|batch/s")

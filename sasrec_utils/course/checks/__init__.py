@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00–06, their solutions in `notebooks/solutions`.
+in notebooks 00–07, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (

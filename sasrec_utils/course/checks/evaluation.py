@@ -1,4 +1,4 @@
-"""Checks of notebook 05: metrics, intervals, and numbers that cannot be."""
+"""Checks of notebook 06: metrics, intervals, and numbers that cannot be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sasrec_utils.course.checks.trying import Violated, call, check, expect, pla
 
 @check("a hit counts 1 in Recall, 1 / log2(rank + 1) in NDCG, and MRR has no cut-off")
 def three_metrics(answer: Mapping[str, float]) -> None:
-    """Exercise 05.1, by hand: Recall@10, NDCG@10 and MRR of three targets at the ranks 1, 3 and 12."""
+    """Exercise 06.1, by hand: Recall@10, NDCG@10 and MRR of three targets at the ranks 1, 3 and 12."""
     if not isinstance(answer, Mapping) or set(answer) != {"recall", "ndcg", "mrr"}:
         raise Violated('the answer has a number for each of "recall", "ndcg" and "mrr"')
     if all(value in (None, Ellipsis) for value in answer.values()):
@@ -29,7 +29,7 @@ def three_metrics(answer: Mapping[str, float]) -> None:
 
 @check("ties count against the target, and a score that is no number is an error")
 def honest_rank(function: Callable[[float, list[float]], int]) -> None:
-    """Exercise 05.2, find the bug: the rank of a target among other candidates."""
+    """Exercise 06.2, find the bug: the rank of a target among other candidates."""
     expect(function, (0.5, []), 1, "a target without rivals has rank 1")
     expect(function, (0.5, [0.9]), 2, "a better rival stands before it")
     expect(function, (0.5, [0.1]), 1, "a worse rival stands behind it")
@@ -49,7 +49,7 @@ def honest_rank(function: Callable[[float, list[float]], int]) -> None:
 
 @check("playlists are resampled in pairs: what both models find hard cancels")
 def difference_interval(function: Callable[[list[float], list[float], int], tuple[float, float, float]]) -> None:
-    """Exercise 05.3: mean of a - b and its 95 % bootstrap interval over playlists, from a seed."""
+    """Exercise 06.3: mean of a - b and its 95 % bootstrap interval over playlists, from a seed."""
 
     def ask(a: list[float], b: list[float], seed: int, shown: str) -> list[float]:
         got = plain(call(function, a, b, seed))
@@ -88,7 +88,7 @@ def difference_interval(function: Callable[[list[float], list[float], int], tupl
 
 @check("0 ≤ NDCG ≤ Recall ≤ share of known targets, and a hit is worth at least 1 / log2(k + 1)")
 def impossible(function: Callable[[float, float, int, float], bool]) -> None:
-    """Exercise 05.4: whether Recall@k and NDCG@k over all targets (one each) can be, with this share of them known."""
+    """Exercise 06.4: whether Recall@k and NDCG@k over all targets (one each) can be, with this share of them known."""
     cases = [
         ((0.0, 0.0, 10, 0.5), False, "finding nothing is always possible"),
         ((1.0, 1.0, 10, 1.0), False, "all targets at rank 1 are possible"),
@@ -110,7 +110,7 @@ def impossible(function: Callable[[float, float, int, float], bool]) -> None:
 
 @check("the sampled hit is a lottery over which rivals are drawn, and far kinder than the full one")
 def sampled_hit(function: Callable[[int, int, int, int], float]) -> None:
-    """Exercise 05.5, stretch: P(target among the best k of itself and m random others | its full rank among n)."""
+    """Exercise 06.5, stretch: P(target among the best k of itself and m random others | its full rank among n)."""
 
     def near(args: tuple[int, int, int, int], wanted: float, why: str) -> None:
         got = plain(call(function, *args))

@@ -1,4 +1,4 @@
-"""Checks of notebook 06: probabilities of candidates, and changed playlists."""
+"""Checks of notebook 07: probabilities of candidates, and changed playlists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sasrec_utils.course.checks.trying import Violated, call, check, expect
 
 @check("what was heard is no candidate, and the others share its probability in proportion")
 def next_share(answer: float) -> None:
-    """Exercise 06.1, by hand: A .4, B .3, C .2, D .1; the playlist has A. B's probability among the candidates is .5."""
+    """Exercise 07.1, by hand: A .4, B .3, C .2, D .1; the playlist has A. B's probability among the candidates is .5."""
     if not isinstance(answer, int | float):
         raise Violated(f"the answer is a number, not {answer!r}")
     if abs(answer - 0.3) < 1e-9:
@@ -24,7 +24,7 @@ def next_share(answer: float) -> None:
 
 @check("draws follow softmax(scores / temperature) among the tracks not heard, and temperature 0 takes the best")
 def pick(function: Callable[[dict[str, float], list[str], float, float], str]) -> None:
-    """Exercise 06.2: draw a next track with a temperature, from a number u in [0, 1)."""
+    """Exercise 07.2: draw a next track with a temperature, from a number u in [0, 1)."""
     equal, two = {"a": 0.0, "b": 0.0}, {"a": 0.0, "b": float(np.log(3))}
     expect(function, ({"a": 1.0}, [], 1.0, 0.5), "a", "the only candidate is drawn")
     expect(function, (equal, [], 1.0, 0.2), "a", "candidates take their share of 0…1 in order: a up to .5")
@@ -41,7 +41,7 @@ def pick(function: Callable[[dict[str, float], list[str], float, float], str]) -
 
 @check("one place is taken out, whatever else is equal to it, and the playlist that was given stays as it was")
 def without(function: Callable[[list[int], int], list[int]]) -> None:
-    """Exercise 06.3, find the bug: the playlist without the track at one place."""
+    """Exercise 07.3, find the bug: the playlist without the track at one place."""
     expect(function, ([1, 2], 0), [2], "the track at the place goes")
     expect(function, ([1, 2], 1), [1], "the track at the place goes")
     expect(function, ([1, 2, 1], 2), [1, 2], "a repeat is another place: the first 1 stays")
@@ -53,7 +53,7 @@ def without(function: Callable[[list[int], int], list[int]]) -> None:
         raise Violated(f"the playlist that was given must not change: [1, 2, 3] has become {given!r}")
 
 
-# The three readings that exercise 06.4 asks about.
+# The three readings that exercise 07.4 asks about.
 READINGS = {
     "A": "A head gives a track 60 %; without that track, the prediction would lose 60 %.",
     "B": "With the earlier tracks shuffled a weight stays as it was: it belongs to the place.",
@@ -63,7 +63,7 @@ READINGS = {
 
 @check("a weight says where a head looks, the control what belongs to the place, and a removal what it changes")
 def weights_say(answer: Mapping[str, bool]) -> None:
-    """Exercise 06.4, interpret: which of three readings of attention hold (True) and which do not (False)."""
+    """Exercise 07.4, interpret: which of three readings of attention hold (True) and which do not (False)."""
     if not isinstance(answer, Mapping) or set(answer) != set(READINGS):
         raise Violated('the answer says True or False for each of "A", "B" and "C"')
     if all(value in (None, "", Ellipsis) for value in answer.values()):
@@ -81,7 +81,7 @@ def weights_say(answer: Mapping[str, bool]) -> None:
 
 @check("the best come first, no artist more than m times, and k of them if there are so many")
 def at_most(function: Callable[[list[tuple[str, str]], int, int], list[str]]) -> None:
-    """Exercise 06.5, stretch: the k best tracks with at most m of one artist, from (track, artist) pairs, best first."""
+    """Exercise 07.5, stretch: the k best tracks with at most m of one artist, from (track, artist) pairs, best first."""
     ranked = [("a1", "A"), ("a2", "A"), ("a3", "A"), ("b1", "B"), ("a4", "A"), ("b2", "B")]
     expect(function, ([("a1", "A")], 1, 1), ["a1"], "one track alone is fine")
     expect(function, (ranked, 1, 2), ["a1", "b1"], "an artist comes at most m times, and the list is filled up to k")

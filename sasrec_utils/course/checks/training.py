@@ -1,4 +1,4 @@
-"""Checks of notebook 04: the loss, a step, when to stop, negatives."""
+"""Checks of notebook 05: the loss, a step, when to stop, negatives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sasrec_utils.course.checks.trying import Violated, call, check, expect
 
 @check("the mean of -ln p over the targets, in nats: ln 4, as good as a fair choice among four")
 def loss_in_nats(answer: float) -> None:
-    """Exercise 04.1, by hand: the targets got the probabilities 1/2, 1/4 and 1/8; the loss is ln 4 = 1.386 nats."""
+    """Exercise 05.1, by hand: the targets got the probabilities 1/2, 1/4 and 1/8; the loss is ln 4 = 1.386 nats."""
     wrong = {
         2.0: "these are bits: a nat uses the natural logarithm, so 1/2 costs ln 2 = 0.693, not 1",
         6.0: "these are bits, and not their mean: nats use the natural logarithm",
@@ -31,7 +31,7 @@ def loss_in_nats(answer: float) -> None:
 
 @check("cross-entropy over the tracks 1…N, averaged over the real targets alone")
 def masked_loss(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Exercise 04.2: the loss of scores [B, L, N+1] for targets [B, L], 0 = padding."""
+    """Exercise 05.2: the loss of scores [B, L, N+1] for targets [B, L], 0 = padding."""
 
     def verify(scores: list, targets: list, wanted: float, rule: str) -> None:
         got = call(function, torch.tensor(scores), torch.tensor(targets))
@@ -69,7 +69,7 @@ class _Scale(nn.Module):
 
 @check("each step clears the old gradients, learns from its own batch, in training mode, and hands back a number")
 def training_step(function: Callable) -> None:
-    """Exercise 04.3, find the bug: one step of training; `objective(ids, targets)` is the loss."""
+    """Exercise 05.3, find the bug: one step of training; `objective(ids, targets)` is the loss."""
     objective = _Scale()
     objective.eval()
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.25)
@@ -101,7 +101,7 @@ def training_step(function: Callable) -> None:
 
 @check("the best epoch is the first of the best, and the run ends `patience` epochs after it at the latest")
 def early_stop(function: Callable[[list[float], int], tuple[int, int]]) -> None:
-    """Exercise 04.4: (best epoch, last epoch trained) from the NDCG of each epoch and the patience."""
+    """Exercise 05.4: (best epoch, last epoch trained) from the NDCG of each epoch and the patience."""
     expect(function, ([0.1], 1), (1, 1), "epochs count from 1, and one epoch is its own best")
     expect(function, ([0.1, 0.2], 1), (2, 2), "while it gets better it goes on, to the end")
     expect(function, ([0.3, 0.2, 0.4], 1), (1, 2), "with patience 1 the first worse epoch is the last")
@@ -111,7 +111,7 @@ def early_stop(function: Callable[[list[float], int], tuple[int, int]]) -> None:
     expect(function, ([0.1, 0.3, 0.2, 0.2, 0.9], 2), (2, 4), "what comes after the stop was never trained")
 
 
-# The four runs that exercise 04.5 asks about: (training loss, validation loss) of four epochs. Popularity has 5.06.
+# The four runs that exercise 05.5 asks about: (training loss, validation loss) of four epochs. Popularity has 5.06.
 RUNS = {
     "A": ((4.6, 3.9, 3.1, 2.2), (4.5, 4.6, 5.2, 6.3)),
     "B": ((5.28, 5.26, 5.24, 5.22), (5.27, 5.25, 5.23, 5.21)),
@@ -125,7 +125,7 @@ _DIAGNOSES = {"A": "over-fitting", "B": "rate too low", "C": "healthy", "D": "ra
 
 @check("A knows its playlists by heart, B crawls, C learns, D jumps about above popularity")
 def diagnoses(answer: Mapping[str, str]) -> None:
-    """Exercise 04.5, interpret: what is the matter with runs A to D?"""
+    """Exercise 05.5, interpret: what is the matter with runs A to D?"""
     if not isinstance(answer, Mapping) or set(answer) != set(_DIAGNOSES):
         raise Violated('the answer names a diagnosis for each of "A", "B", "C" and "D"')
     if all(value in (None, "", Ellipsis) for value in answer.values()):
@@ -172,7 +172,7 @@ class _Counting(np.random.Generator):
 
 @check("fresh, uniform, never a track of the playlist, never the target, and it always ends")
 def negatives(function: Callable[[list[int], int, int, int, np.random.Generator], list[int]]) -> None:
-    """Exercise 04.6: k negatives among the tracks 1…n_items for one position."""
+    """Exercise 05.6: k negatives among the tracks 1…n_items for one position."""
 
     def draw(history: list[int], target: int, n_items: int, k: int, rng: np.random.Generator) -> list[int]:
         try:

@@ -32,7 +32,7 @@ ACTIONS = {
 
 
 class PlaylistPicker(anywidget.AnyWidget):
-    """Pick a playlist or bring your own, see the next tracks, change it, ask why, guess along. Notebook 06 §3.
+    """Pick a playlist or bring your own, see the next tracks, change it, ask why, guess along. Notebook 07 §3.
 
     `recommenders`: by name; the last one is asked, the one before it stands beside it. `playlists`: in model ids,
     `names`: one each (None is allowed), `tracks`: a table whose row i is model id i + 1, unknown tracks included, with
@@ -67,7 +67,7 @@ class PlaylistPicker(anywidget.AnyWidget):
     def from_dataset(
         cls, recommenders: Mapping[str, Recommender], dataset: Dataset, prepared: str | Path, **kwargs
     ) -> PlaylistPicker:
-        """A picker over the test playlists of a prepared folder: no model has seen them. Taught in notebook 06 §3."""
+        """A picker over the test playlists of a prepared folder: no model has seen them. Taught in notebook 07 §3."""
         names = pd.read_parquet(Path(prepared) / "playlists.parquet", columns=["name"])["name"]
         names = names.iloc[dataset.split.test].to_numpy(dtype=object, na_value=None)
         tracks = dataset.catalogue.tracks.iloc[dataset.vocabulary.to_catalogue[1:] - 1]

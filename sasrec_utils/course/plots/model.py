@@ -1,4 +1,4 @@
-"""Figures of what a model computes and looks at (notebooks 00, 03 and 06)."""
+"""Figures of what a model computes and looks at (notebooks 00, 03 and 07)."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[f
 
 @styled
 def falls(lags: Sequence[int], series: Mapping[str, np.ndarray]) -> Picture:
-    """How far log p(the real next track) falls when the track `lag` back is removed, by model. Notebook 06 §5."""
+    """How far log p(the real next track) falls when the track `lag` back is removed, by model. Notebook 07 §5."""
     figure, axes = new_axes()
     for index, (name, values) in enumerate(series.items()):
         colour, marker, style = CYCLE[index]

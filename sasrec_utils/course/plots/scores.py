@@ -1,4 +1,4 @@
-"""Figures of how good a model is: against others, by group, over k, against a claim (notebooks 00, 05 and 06)."""
+"""Figures of how good a model is: against others, by group, over k, against a claim (notebooks 00, 06 and 07)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def by_group(
     unit: str,
     finding: str,
 ) -> Picture:
-    """One row per group, one marker per series (at most four), each (mean, low, high). Taught in notebook 05 §4."""
+    """One row per group, one marker per series (at most four), each (mean, low, high). Taught in notebook 06 §4."""
     figure, axes = new_axes(width=7.2, height=1.3 + 0.17 * len(groups) * (len(series) + 1))
     step = 0.8 / max(len(series), 2)
     for index, (name, values) in enumerate(series.items()):
@@ -143,7 +143,7 @@ def against_claim(
 ) -> Picture:
     """Numbers beside one that is claimed (a dashed line). `bounds`: rows that are upper bounds, drawn hatched.
 
-    Taught in notebook 05 §11.
+    Taught in notebook 06 §11.
     """
     figure, axes = new_axes(width=7.2, height=1.4 + 0.34 * len(names))
     for row, value in enumerate(values):
@@ -170,7 +170,7 @@ def against_claim(
 
 @styled
 def continuation(seeds: Sequence[int], metrics: Mapping[str, Mapping[str, Sequence[float]]], finding: str) -> Picture:
-    """A panel per metric, a line per model over the number of seed tracks. Taught in notebook 05 §8."""
+    """A panel per metric, a line per model over the number of seed tracks. Taught in notebook 06 §8."""
     figure = Figure(figsize=(8.6, 3.5), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, (metric, models) in zip(panels, metrics.items(), strict=True):
@@ -192,7 +192,7 @@ def continuation(seeds: Sequence[int], metrics: Mapping[str, Mapping[str, Sequen
 
 @styled
 def promises(names: Sequence[str], promised: Sequence[float], kept: Sequence[tuple[float, float, float]]) -> Picture:
-    """What models say that their ten tracks are worth, and what they are. `kept`: mean, low, high. Notebook 06 §2."""
+    """What models say that their ten tracks are worth, and what they are. `kept`: mean, low, high. Notebook 07 §2."""
     figure, axes = new_axes(height=1.3 + 0.62 * len(names))
     for row, (said, (mean, low, high)) in enumerate(zip(promised, kept, strict=True)):
         axes.barh(row - 0.19, said, color=OKABE_ITO["orange"], hatch="///", edgecolor=OKABE_ITO["black"],

@@ -1,4 +1,4 @@
-"""Figures of learning: loss curves, learning rates, and variants side by side (notebook 04)."""
+"""Figures of learning: loss curves, learning rates, and variants side by side (notebook 05)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def loss_curves(runs: Mapping[str, Mapping], finding: str) -> Picture:
     """Losses and NDCG@10 by epoch, a row for each run: {"history", "floor", "popularity", "best"}.
 
     "history" as `fit` returns it; "floor" is the oracle's loss, "popularity" that of popularity, "best" the oracle's
-    NDCG@10; each of them may be None. Taught in notebook 04 §4.
+    NDCG@10; each of them may be None. Taught in notebook 05 §4.
     """
     figure = Figure(figsize=(7.4, 0.5 + 2.9 * len(runs)), layout="constrained")
     rows = figure.subplots(len(runs), 2, squeeze=False)
@@ -115,7 +115,7 @@ def _labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 def learning_rates(
     rates: np.ndarray, losses: np.ndarray, chosen: float, starts: Mapping[str, np.ndarray], finding: str
 ) -> Picture:
-    """A range test (loss against a rising learning rate, [S] each) and the first steps of some runs. Notebook 04 §5."""
+    """A range test (loss against a rising learning rate, [S] each) and the first steps of some runs. Notebook 05 §5."""
     figure = Figure(figsize=(7.4, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     smooth = _smooth(losses)
@@ -189,7 +189,7 @@ def dots(
 def gaps(names: Sequence[str], columns: Sequence[str], values: np.ndarray, totals: np.ndarray, finding: str) -> Picture:
     """What each model lacks to the oracle, by what made the step: nats [models, columns], all steps [models].
 
-    Taught in notebook 04 §8.
+    Taught in notebook 05 §8.
     """
     values, totals = np.asarray(values), np.asarray(totals)
     figure = Figure(figsize=(7.6, 1.5 + 0.36 * len(names)), layout="constrained")
