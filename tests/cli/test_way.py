@@ -71,9 +71,9 @@ def test_models_are_judged_on_the_test_playlists(made):
     metrics = json.loads(outcome.out)["metrics"]
     model, _ = load(data / "models" / "default")
     for scorer in (Popularity.fit(dataset.train, dataset.vocabulary.n_items), model):
-        on_test = evaluate(scorer, *leave_last_out(dataset.test)).metrics["recall@10"].mean
-        on_valid = evaluate(scorer, *leave_last_out(dataset.valid)).metrics["recall@10"].mean
-        assert metrics[scorer.name]["recall@10"]["mean"] == pytest.approx(on_test)
+        on_test = evaluate(scorer, *leave_last_out(dataset.test)).metrics["ndcg@10"].mean
+        on_valid = evaluate(scorer, *leave_last_out(dataset.valid)).metrics["ndcg@10"].mean
+        assert metrics[scorer.name]["ndcg@10"]["mean"] == pytest.approx(on_test)
         assert on_test != pytest.approx(on_valid)  # or this would show nothing
 
 
