@@ -1,7 +1,7 @@
 """Track names in, track names out: a trained model with its catalogue, ready to use.
 
 A model directory is complete in itself: `model.safetensors` and `config.json` (the weights and their shape) and
-`tracks.parquet` (what model ids 1…N are called). Taught in notebook 06.
+`tracks.parquet` (what model ids 1…N are called). Taught in notebook 07.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Recommender:
 
     `scorer`: see evaluation; `tracks`: a table whose row i is model id i + 1, with `track_uri`, `track_name`,
     `artist_name`, `album_name`. `names`: what finds tracks by what people write. `remark`: a sentence that every answer
-    carries, for instance that the model's training was stopped. Taught in notebook 06.
+    carries, for instance that the model's training was stopped. Taught in notebook 07.
     """
 
     def __init__(self, scorer, tracks: pd.DataFrame, remark: str = ""):
@@ -144,7 +144,7 @@ class Recommender:
 
         The softmax of SASRec's scores; the oracle's and the Markov chain's as they are, for they are probabilities; of
         others each score's share of the sum. A SASRec that knows no track of the history orders by popularity, and a
-        blend adds up z-scores: neither gives shares. Taught in notebook 06 §2.
+        blend adds up z-scores: neither gives shares. Taught in notebook 07 §2.
         """
         if isinstance(self.scorer, SASRec):
             if not answer.history:
@@ -162,7 +162,7 @@ class Recommender:
         """Where the newest track of each history looks, float32 [B, blocks, H, L]; None if the scorer does not look.
 
         `histories`: B lists of L model ids each, at most the model's `max_len`. What is missing to 1 goes to nothing.
-        Taught in notebook 06 §5.
+        Taught in notebook 07 §5.
         """
         if not isinstance(self.scorer, SASRec):
             return None
@@ -233,7 +233,7 @@ def extend(
     `temperature` 0 takes the best candidate every time (greedy); 1 draws from the scorer's own probabilities, less
     sharpens and more flattens them: p^(1/temperature), renormalised. Candidates are the tracks that the playlist does
     not have; where none is left the rest is 0. `last`: the scorer sees only that many of the newest tracks. Taught in
-    notebook 06 §6.
+    notebook 07 §6.
     """
     rng = rng or np.random.default_rng(0)
     rows = [list(map(int, playlist)) for playlist in playlists]
