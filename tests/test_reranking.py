@@ -132,7 +132,9 @@ def naive(first: FirstStage, history: list[int], track: int, others: list[int]) 
         known[name] = knn.similarity[[backwards[age]]].toarray()[0, track] if age < n else 0
     allowed = [t for t in range(1, N + 1) if t not in history]
     logits = first.blend.scorers[0].score(one)[0].astype(np.float64)
-    known["model"] = logits[track] - np.log(np.exp(logits[allowed] - logits[allowed].max()).sum()) - logits[allowed].max()
+    known["model"] = (
+        logits[track] - np.log(np.exp(logits[allowed] - logits[allowed].max()).sum()) - logits[allowed].max()
+    )
     follows = np.zeros(ARTISTS + 1)
     if history:
         for a, b, count in zip(*markov.counts.nonzero(), markov.counts.data, strict=True):

@@ -249,13 +249,17 @@ class Reranker:
                 f"{directory / SETTINGS}: is not the settings of a second stage that this version reads; train it again."
             )
         if about.pop("sum", None) != _sum(json.dumps(about).encode()):
-            raise CheckpointError(f"{directory / SETTINGS}: was changed by hand or is damaged; train the second stage again.")
+            raise CheckpointError(
+                f"{directory / SETTINGS}: was changed by hand or is damaged; train the second stage again."
+            )
         if about["n_items"] != model.n_items or about["model"] != _model_sum(model):
             raise CheckpointError(f"{directory}: the second stage was trained with another model; train it again.")
         for name in (TREES, COUNTS):
             # LightGBM may end the whole process over a damaged file, so it is shown none.
             if _sum(_read(directory / name)) != about["sums"][name]:
-                raise CheckpointError(f"{directory / name}: is damaged or of another run; train the second stage again.")
+                raise CheckpointError(
+                    f"{directory / name}: is damaged or of another run; train the second stage again."
+                )
         try:
             tensors, _ = _read_tensors(directory / COUNTS)
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
