@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sasrec_utils.baselines import Blend, ItemKNN, Markov, Popularity
+from sasrec_utils.baselines import Blend, ItemKNN, Markov, Popularity, fit_baselines
 from sasrec_utils.evaluation import compare, evaluate, top_k
 from sasrec_utils.model import SASRec, SASRecConfig
-from sasrec_utils.reranking import FEATURES, FirstStage, RerankConfig, Reranker, cut
-from sasrec_utils.sequences import Sequences, leave_last_out
+from sasrec_utils.reranking import FEATURES, FirstStage, RerankConfig, Reranker, cut, train_reranker
+from sasrec_utils.sequences import Dataset, Sequences, leave_last_out
 from sasrec_utils.training import CheckpointError
 
 N, ARTISTS = 120, 30
@@ -101,6 +101,7 @@ def naive(first: FirstStage, history: list[int], track: int, others: list[int]) 
     at = [age for age, artist in enumerate(artists) if artist == mine]
     plays = np.log1p(knn.plays)
     by_artist = np.bincount(ARTIST_OF, knn.plays)
+    held = sum(knn.plays[t] for t in set(history) if ARTIST_OF[t] == mine)
     habit = []
     for k in range(1, 9):
         pairs = [(artists[i], artists[i + k]) for i in range(len(artists) - k)]
@@ -114,7 +115,7 @@ def naive(first: FirstStage, history: list[int], track: int, others: list[int]) 
         "album_count": sum(ALBUM_OF[t] == album for t in history),
         "album_last": bool(history) and ALBUM_OF[history[-1]] == album,
         "artist_plays": np.log1p(by_artist[mine]), "track_plays": plays[track],
-        "track_of_artist": knn.plays[track] / by_artist[mine], "length": n, "artists": len(set(artists)) / max(n, 1),
+        "track_of_artist": knn.plays[track] / max(by_artist[mine] - held, 1), "length": n, "artists": len(set(artists)) / max(n, 1),
         "habit_1": habit[0], "habit_2": habit[1], "habit_4": habit[3],
         "mean_plays": np.mean(plays[history]) if history else 0,
     }  # fmt: skip
@@ -127,14 +128,15 @@ def naive(first: FirstStage, history: list[int], track: int, others: list[int]) 
         before, beside = (sum(scores[t] > scores[track] + d for t in others) for d in (1e-5, -1e-5))
         known[f"{name}_rank"] = (before, beside - 1)
     known["markov"] = np.log(markov.score(one)[0, track])
-    known["follows_last"] = markov.counts[[history[-1]]].toarray()[0, track] if history else 0
+    after = markov.counts[[history[-1]]].toarray()[0] if history else np.zeros(N + 1)
+    known["follows_last"] = after[track] / (after.sum() + 1)
+    known["returns"] = known["artist_habit"] * known["track_of_artist"]
     for age, name in enumerate(("near_last", "near_second", "near_third")):
         known[name] = knn.similarity[[backwards[age]]].toarray()[0, track] if age < n else 0
     allowed = [t for t in range(1, N + 1) if t not in history]
     logits = first.blend.scorers[0].score(one)[0].astype(np.float64)
-    known["model"] = (
-        logits[track] - np.log(np.exp(logits[allowed] - logits[allowed].max()).sum()) - logits[allowed].max()
-    )
+    top = logits[allowed].max()
+    known["model"] = logits[track] - top - np.log(np.exp(logits[allowed] - top).sum())
     follows = np.zeros(ARTISTS + 1)
     if history:
         for a, b, count in zip(*markov.counts.nonzero(), markov.counts.data, strict=True):
@@ -233,7 +235,21 @@ def test_too_little_to_learn_from_is_said(first):
         Reranker.fit(first, HISTORIES, np.array([1]), None, SMALL)
 
 
+def test_owners_must_fit_the_questions(first):
+    with pytest.raises(ValueError, match="as many owners"):
+        Reranker.fit(first, HISTORIES, np.ones(len(HISTORIES), int), np.array([1]), SMALL)
+
+
 # Files
+
+
+def test_train_reranker_leaves_beside_the_model_what_load_needs(first, tmp_path):
+    train, valid = playlists(400, 1), playlists(200, 2)
+    model = first.blend.scorers[0]
+    data = Dataset(None, None, None, train, valid, valid, ARTIST_OF, ALBUM_OF)
+    trained = train_reranker(tmp_path, model, data, fit_baselines(train, N, *leave_last_out(valid)), SMALL, each=2)
+    assert trained.first.blend.scorers[0] is model
+    assert (Reranker.load(tmp_path, model).score(HISTORIES) == trained.score(HISTORIES)).all()
 
 
 def test_saved_and_loaded_it_scores_the_same_bit_for_bit(reranker, tmp_path):

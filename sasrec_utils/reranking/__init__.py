@@ -70,14 +70,12 @@ class RerankConfig:
 class Examples:
     """What the trees learn from: M candidates of Q questions, each question with exactly one hit.
 
-    `x`: float32 [M, F]. `hit`: bool [M]. `question`: int64 [M], ascending. `asked`: how many questions there were,
-    with those whose target was no candidate.
+    `x`: float32 [M, F]. `hit`: bool [M]. `question`: int64 [M], ascending.
     """
 
     x: np.ndarray
     hit: np.ndarray
     question: np.ndarray
-    asked: int
 
     @classmethod
     def of(cls, first: FirstStage, histories: Sequences, targets: np.ndarray) -> Examples:
@@ -93,15 +91,15 @@ class Examples:
             kept = Candidates(found.rows[keep], found.tracks[keep], found.scores)
             parts.append((first.features(part, kept), hit[keep], kept.rows + rows.start))
         x, hit, question = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return cls(x, hit, question, len(histories))
+        return cls(x, hit, question)
 
     def take(self, keep: np.ndarray) -> Examples:
         """Only the candidates where `keep` (bool [M]) is true."""
-        return Examples(self.x[keep], self.hit[keep], self.question[keep], self.asked)
+        return Examples(self.x[keep], self.hit[keep], self.question[keep])
 
 
 def grow(examples: Examples, owner: np.ndarray, config: RerankConfig) -> lightgbm.Booster:
-    """LambdaRank trees for these examples. `owner`: int [asked], which questions are about one playlist.
+    """LambdaRank trees for these examples. `owner`: int [Q], which questions are about one playlist.
 
     A fifth of the playlists is held out first, to find how many trees there should be; then all are used. The
     gradients are those of NDCG, cut at 30 places.
@@ -125,7 +123,8 @@ def grow(examples: Examples, owner: np.ndarray, config: RerankConfig) -> lightgb
     playlists = np.unique(owner[examples.question])
     if len(playlists) < 2 * config.held_out:
         raise ValueError(
-            f"the targets of only {len(playlists)} validation playlists are among the candidates: too few for a second stage"
+            f"only {len(playlists)} validation playlists have their targets among the candidates: "
+            "too few for a second stage"
         )
     order = np.random.default_rng(config.seed).permutation(playlists)
     judging = np.isin(owner[examples.question], order[:: config.held_out])
@@ -161,12 +160,14 @@ class Reranker:
     ) -> Reranker:
         """Learn to order the candidates of `first` from playlists that none of its scorers has seen.
 
-        `histories`, `targets`: Q of them, as for `evaluate`: of *validation* playlists or, leaving one out, targets that
-        the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these stay
+        `histories`, `targets`: Q of them, as for `evaluate`: of *validation* playlists or, leaving one out, with targets
+        that the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these stay
         together when the number of trees is chosen. Raises ValueError if there is too little to learn from. Taught in
         notebook 09.
         """
         owner = np.arange(len(histories)) if owner is None else np.asarray(owner)
+        if owner.shape != (len(histories),):
+            raise ValueError(f"{len(histories)} histories need as many owners, got shape {owner.shape}")
         return cls(first, grow(Examples.of(first, histories, targets), owner, config), config, name)
 
     @property
@@ -286,9 +287,9 @@ def train_reranker(
 ) -> Reranker:
     """Train the second stage of a model on the validation playlists, and leave it beside the model in `directory`.
 
-    `baselines`: as `fit_baselines` gives them, fitted on the training playlists; their last is a blend of an ItemKNN and
-    a Markov chain. All three are blended anew. `each`: questions asked of each validation playlist (`cut`). Its
-    `first.blend` is the first stage alone. Raises ValueError if there are too few validation playlists.
+    `baselines`: as `fit_baselines` gives them, fitted on the training playlists; the last is a blend of an ItemKNN and a
+    Markov chain. All three are blended anew: the result's `first.blend` is the first stage alone. `each`: questions
+    asked of each validation playlist (`cut`). Raises ValueError if there are too few validation playlists.
     """
     blend, _ = tune_blend((model, *baselines[-1].scorers), *leave_last_out(data.valid), step=0.1)
     first = FirstStage(blend, data.artist_of, data.album_of)

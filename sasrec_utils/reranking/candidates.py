@@ -31,7 +31,7 @@ FEATURES = {
     "markov_rank": "place among the candidates by the Markov chain",
     "blend": "score by the blend of all three",
     "blend_rank": "place among the candidates by the blend",
-    "follows_last": "how often it directly followed the last track in training",
+    "follows_last": "share of the last track's plays in training that it directly followed",
     "near_last": "similarity (item-kNN) to the last track",
     "near_second": "similarity to the last track but one",
     "near_third": "similarity to the last track but two",
@@ -50,7 +50,8 @@ FEATURES = {
     "album_last": "1 if the last track is on its album",
     "artist_plays": "logarithm of its artist's plays in training",
     "track_plays": "logarithm of its own plays in training",
-    "track_of_artist": "its share of its artist's plays",
+    "track_of_artist": "its share of the plays of those of its artist's tracks that the playlist does not have",
+    "returns": "artist_habit times track_of_artist: the chance that the playlist comes back to this very track",
     "plays_apart": "logarithm of its plays, less the mean over the playlist",
     "length": "tracks in the playlist",
     "artists": "different artists in the playlist, as a share of its tracks",
@@ -129,6 +130,7 @@ class FirstStage:
         columns = self._by_scores(known, rows, tracks, scores)
         columns |= self._by_history(known, rows, tracks)
         columns |= self._by_artist(known, rows, tracks)
+        columns["returns"] = columns["artist_habit"] * columns["track_of_artist"]
         return np.stack([columns[name] for name in FEATURES], axis=1, dtype=np.float32, casting="same_kind")
 
     def _by_scores(self, known: Sequences, rows: np.ndarray, tracks: np.ndarray, scores: list[np.ndarray]) -> dict:
@@ -142,7 +144,8 @@ class FirstStage:
         columns |= {f"{name}_rank": _places(rows, values) for name, values in columns.items()}
         newest = _by_age(known, 3)
         _, similar, chain = self.blend.scorers
-        columns["follows_last"] = chain.counts[newest[:, 0]].toarray()[rows, tracks]
+        after = chain.counts[newest[:, 0]]
+        columns["follows_last"] = after.toarray()[rows, tracks] / (after.sum(axis=1)[rows] + 1)
         for age, name in enumerate(("near_last", "near_second", "near_third")):
             columns[name] = similar.similarity[newest[:, age]].toarray()[rows, tracks]
         return columns
@@ -178,9 +181,14 @@ class FirstStage:
 
     def _by_artist(self, known: Sequences, rows: np.ndarray, tracks: np.ndarray) -> dict:
         """How well known each candidate and its artist are, and whether the artist fits the last one."""
-        plays = np.log1p(self.blend.scorers[1].plays)
+        count = self.blend.scorers[1].plays
+        plays = np.log1p(count)
         by_artist, follows = self._artist_counts
         artist = self.artist_of[tracks]
+        # Plays of those of the artist's tracks that the playlist has, looked up among (playlist, artist) pairs.
+        owner, item = np.divmod(np.unique(known.owner * np.int64(len(count)) + known.items), len(count))
+        pairs, index = np.unique(owner * len(by_artist) + self.artist_of[item], return_inverse=True)
+        held = _look_up(pairs, np.bincount(index, count[item]), rows * len(by_artist) + artist)
         mean = np.bincount(known.owner, plays[known.items], len(known)) / np.maximum(known.lengths, 1)
         last = self.artist_of[_by_age(known, 1)[:, 0]]
         after = follows[last].toarray()  # [B, A + 1]
@@ -189,7 +197,7 @@ class FirstStage:
         return {
             "artist_plays": np.log1p(by_artist[artist]),
             "track_plays": plays[tracks],
-            "track_of_artist": self.blend.scorers[1].plays[tracks] / np.maximum(by_artist[artist], 1),
+            "track_of_artist": count[tracks] / np.maximum(by_artist[artist] - held, 1),
             "plays_apart": plays[tracks] - mean[rows],
             "mean_plays": mean[rows],
             "artist_follows": np.log(np.maximum(chance, 1e-9)),
@@ -229,6 +237,13 @@ def _habits(artists: np.ndarray) -> np.ndarray:
         here, before = artists[:, :-k], artists[:, k:]
         habits[:, k - 1] = (((here == before) & (before > 0)).sum(1) + 0.2) / ((before > 0).sum(1) + 2)
     return habits
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each wanted key, 0 where there is no such key; `keys` ascending."""
+    place = np.searchsorted(keys, wanted)
+    there = np.append(keys, -1)[place] == wanted
+    return np.where(there, np.append(values, 0)[place], 0)
 
 
 def _distinct(ids: np.ndarray) -> np.ndarray:
