@@ -18,7 +18,7 @@ from sasrec_utils.training import CheckpointError
 N, ARTISTS = 120, 30
 ARTIST_OF = np.concatenate(([0], 1 + np.arange(N) % ARTISTS)).astype(np.int32)
 ALBUM_OF = np.concatenate(([0], 1 + np.arange(N) % (2 * ARTISTS))).astype(np.int32)
-SMALL = RerankConfig(trees=40, patience=15, leaves=7, least_in_leaf=20)
+SMALL = RerankConfig(trees=40, patience=10, leaves=7, least_in_leaf=20)
 
 
 def playlists(n: int, seed: int) -> Sequences:
@@ -115,7 +115,8 @@ def naive(first: FirstStage, history: list[int], track: int, others: list[int]) 
         "album_count": sum(ALBUM_OF[t] == album for t in history),
         "album_last": bool(history) and ALBUM_OF[history[-1]] == album,
         "artist_plays": np.log1p(by_artist[mine]), "track_plays": plays[track],
-        "track_of_artist": knn.plays[track] / max(by_artist[mine] - held, 1), "length": n, "artists": len(set(artists)) / max(n, 1),
+        "track_of_artist": knn.plays[track] / max(by_artist[mine] - held, 1), "length": n,
+        "artists": len(set(artists)) / max(n, 1),
         "habit_1": habit[0], "habit_2": habit[1], "habit_4": habit[3],
         "mean_plays": np.mean(plays[history]) if history else 0,
     }  # fmt: skip

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from safetensors.numpy import save as to_safetensors
 from scipy import sparse
 
@@ -48,16 +49,15 @@ class RerankConfig:
     ValueError for a feature that does not exist.
     """
 
-    trees: int = 400
-    patience: int = 30
+    trees: int = 300
+    patience: int = 20
     held_out: int = 5
-    rate: float = 0.05
-    leaves: int = 31
+    rate: float = 0.1
+    leaves: int = 15
     least_in_leaf: int = 50
     feature_share: float = 0.7
     only: tuple[str, ...] = tuple(FEATURES)
     seed: int = 0
-    threads: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "only", tuple(self.only))  # a list, when it comes from a file
@@ -107,10 +107,10 @@ def grow(examples: Examples, owner: np.ndarray, config: RerankConfig) -> lightgb
     import lightgbm
 
     params = {
-        "objective": "lambdarank", "lambdarank_truncation_level": 30, "metric": "ndcg", "eval_at": [10],
-        "learning_rate": config.rate, "num_leaves": config.leaves, "min_data_in_leaf": config.least_in_leaf,
-        "feature_fraction": config.feature_share, "seed": config.seed, "deterministic": True, "force_row_wise": True,
-        "num_threads": config.threads, "verbosity": -1,
+        "objective": "lambdarank", "lambdarank_truncation_level": 30, "lambdarank_norm": False, "metric": "ndcg",
+        "eval_at": [10], "learning_rate": config.rate, "num_leaves": config.leaves, "max_bin": 63,
+        "min_data_in_leaf": config.least_in_leaf, "feature_fraction": config.feature_share, "seed": config.seed,
+        "deterministic": True, "force_row_wise": True, "num_threads": torch.get_num_threads(), "verbosity": -1,
     }  # fmt: skip
     columns = [list(FEATURES).index(name) for name in config.only]
 
@@ -160,8 +160,8 @@ class Reranker:
     ) -> Reranker:
         """Learn to order the candidates of `first` from playlists that none of its scorers has seen.
 
-        `histories`, `targets`: Q of them, as for `evaluate`: of *validation* playlists or, leaving one out, with targets
-        that the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these stay
+        `histories`, `targets`: Q of them, as for `evaluate`: of *validation* playlists or, leaving one out, with
+        targets that the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these stay
         together when the number of trees is chosen. Raises ValueError if there is too little to learn from. Taught in
         notebook 09.
         """
@@ -186,7 +186,7 @@ class Reranker:
             out[:, 1:] = blend[:, 1:] - blend[:, 1:].max(axis=1, keepdims=True) - 1
             if len(found.rows):
                 x = self.first.features(part, found)
-                worth = self.trees.predict(x[:, columns], num_threads=self.config.threads)
+                worth = self.trees.predict(x[:, columns], num_threads=1)
                 lowest = np.full(len(part), np.inf)
                 np.minimum.at(lowest, found.rows, worth)
                 # Trees give equal values to candidates that fall into the same leaves: the blend parts those.
@@ -247,7 +247,7 @@ class Reranker:
         about = _read_json(directory / SETTINGS)
         if about.get("kind") != "reranker" or about.get("format") != FORMAT:
             raise CheckpointError(
-                f"{directory / SETTINGS}: is not the settings of a second stage that this version reads; train it again."
+                f"{directory / SETTINGS}: is not the settings of a second stage for this version; train it again."
             )
         if about.pop("sum", None) != _sum(json.dumps(about).encode()):
             raise CheckpointError(
@@ -287,8 +287,8 @@ def train_reranker(
 ) -> Reranker:
     """Train the second stage of a model on the validation playlists, and leave it beside the model in `directory`.
 
-    `baselines`: as `fit_baselines` gives them, fitted on the training playlists; the last is a blend of an ItemKNN and a
-    Markov chain. All three are blended anew: the result's `first.blend` is the first stage alone. `each`: questions
+    `baselines`: as `fit_baselines` gives them, fitted on the training playlists; the last is a blend of an ItemKNN and
+    a Markov chain. All three are blended anew: the result's `first.blend` is the first stage alone. `each`: questions
     asked of each validation playlist (`cut`). Raises ValueError if there are too few validation playlists.
     """
     blend, _ = tune_blend((model, *baselines[-1].scorers), *leave_last_out(data.valid), step=0.1)
