@@ -248,9 +248,17 @@ def test_train_reranker_leaves_beside_the_model_what_load_needs(first, tmp_path)
     train, valid = playlists(400, 1), playlists(200, 2)
     model = first.blend.scorers[0]
     data = Dataset(None, None, None, train, valid, valid, ARTIST_OF, ALBUM_OF)
-    trained = train_reranker(tmp_path, model, data, fit_baselines(train, N, *leave_last_out(valid)), SMALL, each=2)
+    few = replace(SMALL, questions=2)
+    baselines = fit_baselines(train, N, *leave_last_out(valid))
+    trained = train_reranker(tmp_path, model, data, baselines, few)
     assert trained.first.blend.scorers[0] is model
     assert (Reranker.load(tmp_path, model).score(HISTORIES) == trained.score(HISTORIES)).all()
+
+    before = (tmp_path / "reranker.json").stat().st_mtime_ns
+    kept = train_reranker(tmp_path, model, data, baselines, few)  # it is there: nothing is trained
+    assert (kept.score(HISTORIES) == trained.score(HISTORIES)).all()
+    assert (tmp_path / "reranker.json").stat().st_mtime_ns == before
+    assert train_reranker(tmp_path, model, data, baselines, replace(few, trees=3)).trees.num_trees() <= 3
 
 
 def test_saved_and_loaded_it_scores_the_same_bit_for_bit(reranker, tmp_path):

@@ -44,11 +44,12 @@ SETTINGS, TREES, COUNTS = "reranker.json", "reranker.txt", "reranker.safetensors
 class RerankConfig:
     """How the trees are grown.
 
-    `trees`: at most so many. How many it is to be is found out on every `held_out`-th validation playlist: the number
-    after which `patience` more do not make NDCG@10 better. `only`: the features to use, by default all. Raises
-    ValueError for a feature that does not exist.
+    `questions`: how many are asked of each validation playlist (`cut`). `trees`: at most so many. How many it is to be
+    is found out on every `held_out`-th validation playlist: the number after which `patience` more do not make NDCG@10
+    better. `only`: the features to use, by default all. Raises ValueError for a feature that does not exist.
     """
 
+    questions: int = 4
     trees: int = 300
     patience: int = 20
     held_out: int = 5
@@ -161,9 +162,9 @@ class Reranker:
         """Learn to order the candidates of `first` from playlists that none of its scorers has seen.
 
         `histories`, `targets`: Q of them, as for `evaluate`: of *validation* playlists or, leaving one out, with
-        targets that the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these stay
-        together when the number of trees is chosen. Raises ValueError if there is too little to learn from. Taught in
-        notebook 09.
+        targets that the scorers have not seen. `owner`: int [Q], which questions are about one playlist (`cut`); these
+        stay together when the number of trees is chosen. Raises ValueError if there is too little to learn from.
+        Taught in notebook 09.
         """
         owner = np.arange(len(histories)) if owner is None else np.asarray(owner)
         if owner.shape != (len(histories),):
@@ -283,18 +284,25 @@ def train_reranker(
     data: Dataset,
     baselines: list,
     config: RerankConfig = RerankConfig(),
-    each: int = 8,
+    again: bool = False,
 ) -> Reranker:
     """Train the second stage of a model on the validation playlists, and leave it beside the model in `directory`.
 
     `baselines`: as `fit_baselines` gives them, fitted on the training playlists; the last is a blend of an ItemKNN and
-    a Markov chain. All three are blended anew: the result's `first.blend` is the first stage alone. `each`: questions
-    asked of each validation playlist (`cut`). Raises ValueError if there are too few validation playlists.
+    a Markov chain. All three are blended anew: the result's `first.blend` is the first stage alone. A second stage that
+    is there for the same model and settings is kept, unless `again`. Raises ValueError if there are too few validation
+    playlists.
     """
+    if not again:
+        try:
+            there = Reranker.load(directory, model)
+            if there.config == config:
+                return there
+        except CheckpointError:
+            pass  # none yet, or of another model
     blend, _ = tune_blend((model, *baselines[-1].scorers), *leave_last_out(data.valid), step=0.1)
-    first = FirstStage(blend, data.artist_of, data.album_of)
-    histories, targets, owner = cut(data.valid, each, config.seed)
-    reranker = Reranker.fit(first, histories, targets, owner, config)
+    histories, targets, owner = cut(data.valid, config.questions, config.seed)
+    reranker = Reranker.fit(FirstStage(blend, data.artist_of, data.album_of), histories, targets, owner, config)
     reranker.save(directory)
     return reranker
 
