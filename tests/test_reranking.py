@@ -11,7 +11,7 @@ import pytest
 from sasrec_utils.baselines import Blend, ItemKNN, Markov, Popularity, fit_baselines
 from sasrec_utils.evaluation import compare, evaluate, top_k
 from sasrec_utils.model import SASRec, SASRecConfig
-from sasrec_utils.reranking import FEATURES, FirstStage, RerankConfig, Reranker, cut, train_reranker
+from sasrec_utils.reranking import FEATURES, FirstStage, RerankConfig, Reranker, cut, held_out, train_reranker
 from sasrec_utils.sequences import Dataset, Sequences, leave_last_out
 from sasrec_utils.training import CheckpointError
 
@@ -224,6 +224,13 @@ def test_only_the_named_features_are_used(first):
     assert reranker.score(HISTORIES).shape == (len(HISTORIES), N + 1)
     with pytest.raises(ValueError, match="loudness"):
         RerankConfig(only=("blend", "loudness"))
+
+
+def test_whole_playlists_are_held_out_to_count_trees():
+    owner = np.repeat(np.arange(40), np.arange(40) % 5 + 1)
+    mask = held_out(owner, SMALL)
+    sides = [np.unique(mask[owner == u]) for u in range(40)]
+    assert all(len(side) == 1 for side in sides) and sum(side[0] for side in sides) == 8
 
 
 def test_too_little_to_learn_from_is_said(first):

@@ -99,6 +99,22 @@ class Examples:
         return Examples(self.x[keep], self.hit[keep], self.question[keep])
 
 
+def held_out(owner: np.ndarray, config: RerankConfig) -> np.ndarray:
+    """Which rows belong to every `held_out`-th playlist, in a random order; bool [M]. `owner`: the playlist of each row.
+
+    Questions of one playlist share most of their history, so a playlist is never on both sides. Raises ValueError if
+    there are too few playlists.
+    """
+    playlists = np.unique(owner)
+    if len(playlists) < 2 * config.held_out:
+        raise ValueError(
+            f"only {len(playlists)} validation playlists have their targets among the candidates: "
+            "too few for a second stage"
+        )
+    order = np.random.default_rng(config.seed).permutation(playlists)
+    return np.isin(owner, order[:: config.held_out])
+
+
 def grow(examples: Examples, owner: np.ndarray, config: RerankConfig) -> lightgbm.Booster:
     """LambdaRank trees for these examples. `owner`: int [Q], which questions are about one playlist.
 
@@ -121,14 +137,7 @@ def grow(examples: Examples, owner: np.ndarray, config: RerankConfig) -> lightgb
             part.x[:, columns], part.hit, group=sizes, feature_name=list(config.only), free_raw_data=True, **more
         )
 
-    playlists = np.unique(owner[examples.question])
-    if len(playlists) < 2 * config.held_out:
-        raise ValueError(
-            f"only {len(playlists)} validation playlists have their targets among the candidates: "
-            "too few for a second stage"
-        )
-    order = np.random.default_rng(config.seed).permutation(playlists)
-    judging = np.isin(owner[examples.question], order[:: config.held_out])
+    judging = held_out(owner[examples.question], config)
     grown = ready(examples.take(~judging))
     stop = lightgbm.early_stopping(config.patience, verbose=False)
     judges = [ready(examples.take(judging), reference=grown)]
