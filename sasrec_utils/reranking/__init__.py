@@ -100,7 +100,7 @@ class Examples:
 
 
 def held_out(owner: np.ndarray, config: RerankConfig) -> np.ndarray:
-    """Which rows belong to every `held_out`-th playlist, in a random order; bool [M]. `owner`: the playlist of each row.
+    """Which rows belong to every `held_out`-th playlist, in random order; bool [M]. `owner`: the playlist of each row.
 
     Questions of one playlist share most of their history, so no playlist is on both sides. Raises ValueError if
     there are too few playlists.
