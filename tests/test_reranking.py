@@ -190,12 +190,19 @@ def test_trees_find_a_habit_that_the_first_stage_cannot_see(first, reranker):
 def test_candidates_stand_above_all_others_which_keep_their_order(first, reranker):
     scores, found = reranker.score(HISTORIES), first.find(HISTORIES)
     assert scores.shape == (len(HISTORIES), N + 1) and scores.dtype == np.float32 and np.isfinite(scores).all()
-    for u in range(len(HISTORIES)):
+    for u in np.flatnonzero(np.isin(np.arange(len(HISTORIES)), HISTORIES.owner[HISTORIES.items <= N])):
         mine = found.tracks[found.rows == u]
         others = np.setdiff1d(np.arange(1, N + 1), mine)
         assert scores[u, mine].min() >= 0 > scores[u, others].max()
         in_order = others[np.argsort(-found.scores[3][u, others], kind="stable")]
         assert (np.diff(scores[u, in_order]) <= 0).all()
+
+
+def test_after_nothing_known_the_first_stage_decides(reranker):
+    scores = reranker.score(Sequences.from_lists([[], [N + 3]]))
+    assert (scores == scores[0]).all()
+    expected = reranker.first.blend.score(Sequences.from_lists([[]]))[0]
+    assert (np.argsort(-scores[0, 1:], kind="stable") == np.argsort(-expected[1:], kind="stable")).all()
 
 
 def test_a_batch_is_scored_as_one_by_one(reranker):

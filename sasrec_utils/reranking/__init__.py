@@ -150,7 +150,7 @@ class Reranker:
     """Candidates of a first stage in the order of the trees: a scorer like all others (see `evaluation`).
 
     Candidates come out above all other tracks, with scores from 0 up; the others follow below 0 in the order of the
-    first stage's blend. Taught in notebook 09.
+    first stage's blend, and so do all tracks after a history without a known one. Taught in notebook 09.
     """
 
     first: FirstStage
@@ -194,6 +194,9 @@ class Reranker:
             blend = found.scores[3]
             out = scores[rows]  # a view
             out[:, 1:] = blend[:, 1:] - blend[:, 1:].max(axis=1, keepdims=True) - 1
+            # After nothing that is known the first stage has the most played tracks first: nothing to put right there.
+            asked = np.isin(found.rows, part.owner[part.items <= self.n_items])
+            found = Candidates(found.rows[asked], found.tracks[asked], found.scores)
             if len(found.rows):
                 x = self.first.features(part, found)
                 worth = self.trees.predict(x[:, columns], num_threads=1)
