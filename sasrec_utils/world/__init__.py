@@ -29,7 +29,7 @@ from sasrec_utils.world.dials import (
     TEACHING,
     WorldConfig,
 )
-from sasrec_utils.world.law import Playlists, World, first_seen
+from sasrec_utils.world.law import Playlists, World, first_seen, release_split
 from sasrec_utils.world.names import TITLE_WORDS, title_words
 from sasrec_utils.world.oracle import Oracle
 from sasrec_utils.world.writing import load_world, slice_json, write_slices
@@ -56,6 +56,7 @@ __all__ = [
     "WorldConfig",
     "first_seen",
     "load_world",
+    "release_split",
     "slice_json",
     "title_words",
     "write_slices",

@@ -34,9 +34,11 @@ class WorldConfig:
     artist_shift: float = 2.0
     track_zipf: float = 0.7
     track_shift: float = 1.0
+    staying_zipf: float | None = None  # track_zipf of a step that stays with an artist or album; None: the same
     size_spread: float = 0.35  # spread (of the log) of the number of tracks of an artist
     size_by_fame: float = 0.0  # how much more tracks famous artists have: size ∝ weight^this
     album_tracks: float = 9.0  # mean number of tracks on an album
+    album_order: float = 1.0  # how often an album run takes the next track; else any track of the album
     two_uri_share: float = 0.01  # share of tracks that are an earlier song of the same artist under a second URI
     genre_floor: float = 0.02  # share of a mood that is spread over all genres
     length_mu: float = 3.6  # playlist lengths: log-normal, what falls outside length_min…length_max is drawn anew
@@ -53,6 +55,8 @@ class WorldConfig:
     )
     careless_share: float = 0.5  # share of playlists that repeat tracks at the second rate
     repeat_rates: tuple[float, float] = (0.0, 0.026)
+    cold_share: float = 0.0  # share of tracks that no playlist before the release has
+    release: int = 12_000  # pid of the first playlist that may have them
     indent: bool = False  # True: four blanks a level as in the MPD (about 490 bytes a row instead of 300)
 
 

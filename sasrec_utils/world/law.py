@@ -69,10 +69,6 @@ class World:
         self.config = c = config
         self.style_mechanisms = np.array(c.style_mechanisms)
         self.callback_lags = np.array(c.callback_lags)
-        if self.style_mechanisms.shape != (len(STYLES), 6) or not np.allclose(self.style_mechanisms.sum(1), 1):
-            raise ValueError("style_mechanisms needs four rows of six probabilities that sum to 1")
-        if c.artists < c.genres:
-            raise ValueError(f"{c.artists} artists cannot fill {c.genres} genres: every genre needs at least one")
         rng = np.random.default_rng([c.seed, 0])
         # artists: a genre each, Zipf within the genre; famous artists may have more tracks
         others = rng.integers(c.genres, size=c.artists - c.genres)
@@ -85,20 +81,29 @@ class World:
         size = np.maximum(1, np.round(size * c.tracks / size.sum())).astype(np.int64)
         self.artist_size, self.artist_first = size, np.concatenate([[0], np.cumsum(size)])
         self.n_tracks = T = int(size.sum())
-        if T < 4 * c.length_max:
-            raise ValueError(f"{T} tracks are too few for playlists of {c.length_max}: have four times as many")
+        n_cold = round(c.cold_share * T)
+        if T - n_cold < 4 * c.length_max:
+            raise ValueError(
+                f"tracks: {T - n_cold} are too few for playlists of up to {c.length_max} (length_max): have four times "
+                "as many, besides cold ones"
+            )
         self.artist = np.repeat(np.arange(c.artists, dtype=np.int32), size)
         # tracks: albums are runs of an artist's tracks; fame within the artist is independent of the place on the album
         place = np.arange(T) - self.artist_first[self.artist]
         starts = (rng.random(T) < 1 / c.album_tracks) | (place == 0)
         self.album = (np.cumsum(starts) - 1).astype(np.int32)
+        self.album_first = np.append(np.flatnonzero(starts), T)
+        self.album_size = np.diff(self.album_first)
         self.album_next = np.where(np.append(self.album[1:] == self.album[:-1], False), np.arange(T) + 1, -1)
         fame = np.lexsort((rng.random(T), self.artist))  # a random order of the tracks of each artist
         rank = np.empty(T)
         rank[fame] = place  # tracks are sorted by artist, so `place` counts 0, 1, … along each artist's shuffled tracks
-        within = (rank + c.track_shift) ** -c.track_zipf
-        self.within = within / np.add.reduceat(within, self.artist_first[:-1])[self.artist]
+        self.within = self._within(rank, c.track_zipf)
         self.cumulative = np.concatenate([[0.0], np.cumsum(self.within)])
+        self.staying, self.cumulative_staying = self.within, self.cumulative
+        if c.staying_zipf is not None:
+            self.staying = self._within(rank, c.staying_zipf)
+            self.cumulative_staying = np.concatenate([[0.0], np.cumsum(self.staying)])
         again = (place > 0) & (rng.random(T) < c.two_uri_share)
         again[1:] &= ~again[:-1]  # the song before it must be one of its own
         self.twin = np.arange(T) - again
@@ -117,6 +122,25 @@ class World:
         self.cumulative_genre = np.concatenate([[0.0], np.cumsum(self.track_weight)])
         words = rng.dirichlet(np.full(len(TITLE_WORDS), 0.15), size=c.moods)
         self.mood_words = 0.98 * words + 0.02 / len(TITLE_WORDS)
+        self._choose_cold_tracks(n_cold)
+
+    def _choose_cold_tracks(self, n: int) -> None:
+        """Choose the `n` tracks that come out at the release, and sum up what playlists before it lack."""
+        c = self.config
+        cold = np.sort(np.random.default_rng([c.seed, 3]).permutation(self.n_tracks)[:n])
+        self.cold, self.n_cold = np.isin(np.arange(self.n_tracks), cold), n
+        artist, album = self.artist[cold], self.album[cold]
+        self.cold_within = np.bincount(artist, self.within[cold], minlength=c.artists)
+        self.cold_staying = np.bincount(artist, self.staying[cold], minlength=c.artists)
+        self.cold_count = np.bincount(artist, minlength=c.artists)
+        self.cold_album_mass = np.bincount(album, self.staying[cold], minlength=len(self.album_size))
+        self.cold_album_count = np.bincount(album, minlength=len(self.album_size))
+        self.cold_genre_mass = np.bincount(self.genre_of[artist], self.track_weight[cold], minlength=c.genres)
+
+    def _within(self, rank: np.ndarray, zipf: float) -> np.ndarray:
+        """P(track | its artist) [T] for each track's rank within its artist."""
+        weight = (rank + self.config.track_shift) ** -zipf
+        return weight / np.add.reduceat(weight, self.artist_first[:-1])[self.artist]
 
     def _draw_neighbours(self, rng: np.random.Generator, genre_first: np.ndarray) -> np.ndarray:
         """[A, k] distinct artists other than oneself: 85 % of the own genre, drawn by fame."""
@@ -163,15 +187,16 @@ class World:
         word = _choose(rng, self.mood_words[mood])
         tracks = np.full((n, length.max()), -1, dtype=np.int64)
         mechanism = np.zeros(tracks.shape, dtype=np.int8)
+        pids = index * SLICE + np.arange(n)
+        released = pids >= c.release
         for t in range(tracks.shape[1]):
             live = np.flatnonzero(length > t)
             first = mechanism[live, :t] != REPEAT
             tracks[live, t], mechanism[live, t] = self.next_tracks(
-                rng, tracks[live, :t], mood[live], style[live], careless[live], first
+                rng, tracks[live, :t], mood[live], style[live], careless[live], first, released[live]
             )
         real = np.arange(tracks.shape[1]) < length[:, None]
         offsets = np.concatenate([[0], np.cumsum(length)])
-        pids = index * SLICE + np.arange(n)
         return Playlists(pids, tracks[real].astype(np.int32), offsets, mood, style, careless, word, mechanism[real])
 
     def next_tracks(
@@ -182,32 +207,54 @@ class World:
         style: np.ndarray,
         careless: np.ndarray,
         first: np.ndarray | None = None,
+        released: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw one next track for each of B histories of the same length t: (tracks [B], mechanisms [B]).
 
         `history` int [B, t] world ids, oldest first; `mood`, `style`, `careless` int [B] are the hidden values;
-        `first` bool [B, t] as of `first_seen` (computed when it is not given).
+        `first` bool [B, t] as of `first_seen` (computed when it is not given); `released` bool [B]: may the playlist
+        have cold tracks (default: yes)?
         """
         B, t = history.shape
         first = first_seen(history) if first is None else first
+        released = np.ones(B, dtype=bool) if released is None else released
+        gone = self.gone(history, first, released)
         mechanism = _choose(rng, self.style_mechanisms[style])
         repeat = (rng.random(B) < np.array(self.config.repeat_rates)[careless]) & (t > 0)
         source = np.full(B, -1)  # the artist that the mechanism draws from, -1 if it is none or cannot act
+        album = np.full(B, -1)  # the album that it draws from in any order
         track = np.full(B, -1)
         if t > 0:
             last = history[:, -1]
             lag = np.where(mechanism == CALLBACK, self.callback_lags[style], 1)
             calls = np.flatnonzero(np.isin(mechanism, (ARTIST, CALLBACK)) & (lag <= t))
             heard = self.artist[history[calls, t - lag[calls]]]
-            free = self.used(history[calls], first[calls], heard[:, None])[1][:, 0] < self.artist_size[heard]
+            used = self.used_of_artists(history[calls], gone[calls], heard[:, None], released[calls], True)[1][:, 0]
+            free = used < self.artist_size[heard]
             source[calls[free]] = heard[free]
-            next_up = np.where(mechanism == ALBUM, self.album_next[last], -1)
-            track = np.where((history == next_up[:, None]).any(1), -1, next_up)
+            on_album = np.flatnonzero(mechanism == ALBUM)
+            if self.config.album_order < 1:
+                loose = rng.random(len(on_album)) >= self.config.album_order
+                shuffled, on_album = on_album[loose], on_album[~loose]
+                playing = self.album[last[shuffled]]
+                used = self.used_of_album(history[shuffled], gone[shuffled], playing, released[shuffled])[1]
+                free = used < self.album_size[playing]
+                album[shuffled[free]] = playing[free]
+            next_up = self.album_next[last[on_album]]
+            missing = (history[on_album] == next_up[:, None]).any(1) | (self.cold[next_up] & ~released[on_album])
+            track[on_album] = np.where(missing, -1, next_up)
             near = np.flatnonzero(mechanism == NEIGHBOUR)
             around = self.neighbour_ids[self.artist[last[near]]]
-            left = (self.used(history[near], first[near], around)[1] < self.artist_size[around]).any(1)
+            used = self.used_of_artists(history[near], gone[near], around, released[near], False)[1]
+            left = (used < self.artist_size[around]).any(1)
             mechanism[near[~left]] = MOOD
-        acts = (track >= 0) | (source >= 0) | np.isin(mechanism, (MOOD, NOISE)) | ((mechanism == NEIGHBOUR) & (t > 0))
+        acts = (
+            (track >= 0)
+            | (album >= 0)
+            | (source >= 0)
+            | np.isin(mechanism, (MOOD, NOISE))
+            | ((mechanism == NEIGHBOUR) & (t > 0))
+        )
         mechanism[~acts] = MOOD
         # draw and throw away what the playlist has: exactly the mechanism's law, renormalised over the unused tracks
         todo = np.flatnonzero(track < 0)
@@ -217,14 +264,18 @@ class World:
             of_mood = np.flatnonzero(m == MOOD)
             genre = _choose(rng, self.mood_genres[mood[todo[of_mood]]])
             drawn[of_mood] = _inverse(self.cumulative_genre, self.genre_bounds, genre, u[of_mood])
-            artist = source[todo]
+            of_source = np.flatnonzero(source[todo] >= 0)
+            drawn[of_source] = _inverse(
+                self.cumulative_staying, self.artist_first, source[todo[of_source]], u[of_source]
+            )
             near = np.flatnonzero(m == NEIGHBOUR)
             if len(near):
                 around = self.artist[history[todo[near], -1]]
-                artist[near] = self.neighbour_ids[around, _choose(rng, self.neighbour_weights[around])]
-            of_artist = np.flatnonzero(artist >= 0)
-            drawn[of_artist] = _inverse(self.cumulative, self.artist_first, artist[of_artist], u[of_artist])
-            fresh = ~(history[todo] == drawn[:, None]).any(1)
+                artist = self.neighbour_ids[around, _choose(rng, self.neighbour_weights[around])]
+                drawn[near] = _inverse(self.cumulative, self.artist_first, artist, u[near])
+            of_album = np.flatnonzero(album[todo] >= 0)
+            drawn[of_album] = _inverse(self.cumulative_staying, self.album_first, album[todo[of_album]], u[of_album])
+            fresh = ~(history[todo] == drawn[:, None]).any(1) & (released[todo] | ~self.cold[drawn])
             track[todo[fresh]] = drawn[fresh]
             todo = todo[~fresh]
             if not len(todo):
@@ -237,14 +288,40 @@ class World:
             mechanism[again] = REPEAT
         return track, mechanism
 
-    def used(self, history: np.ndarray, first: np.ndarray, artists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How much of each artist the histories have used: (mass Σ P(track | artist), number of tracks), both [B, j].
+    def gone(self, history: np.ndarray, first: np.ndarray, released: np.ndarray) -> np.ndarray:
+        """bool [B, t]: rows that take a track away from what may still be drawn, each track once.
 
-        `history` int [B, t] with -1 for padding, `first` bool [B, t] as of `first_seen`, `artists` int [B, j].
+        A track that is not released yet (`released` bool [B] False) is none of them: it is missing anyway.
         """
-        owner = np.where(first, self.artist[history], -1)
+        return first & (released[:, None] | ~self.cold[history]) if self.n_cold else first
+
+    def used_of_artists(
+        self, history: np.ndarray, gone: np.ndarray, artists: np.ndarray, released: np.ndarray, staying: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How much of each artist cannot be drawn any more, or not yet: (mass, number of tracks), both [B, j].
+
+        The mass is Σ P(track | artist), by the law of steps that stay with an artist if `staying`. `history` int
+        [B, t] with -1 for padding, `gone` bool [B, t] as of `gone`, `artists` int [B, j], `released` bool [B].
+        """
+        law, cold = (self.staying, self.cold_staying) if staying else (self.within, self.cold_within)
+        owner = np.where(gone, self.artist[history], -1)
         same = owner[:, None, :] == artists[:, :, None]  # [B, j, t]
-        return (same * self.within[history][:, None, :]).sum(2), same.sum(2)
+        mass, count = (same * law[history][:, None, :]).sum(2), same.sum(2)
+        if self.n_cold:
+            mass = mass + np.where(released[:, None], 0, cold[artists])
+            count = count + np.where(released[:, None], 0, self.cold_count[artists])
+        return mass, count
+
+    def used_of_album(
+        self, history: np.ndarray, gone: np.ndarray, album: np.ndarray, released: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same of one album for each history, `album` int [B], by the law of steps that stay: both [B]."""
+        same = gone & (self.album[history] == album[:, None])
+        mass, count = (same * self.staying[history]).sum(1), same.sum(1)
+        if self.n_cold:
+            mass = mass + np.where(released, 0, self.cold_album_mass[album])
+            count = count + np.where(released, 0, self.cold_album_count[album])
+        return mass, count
 
     # --- names and URIs -------------------------------------------------------------------------------------------
 
@@ -272,6 +349,24 @@ class World:
     def artist_name(self, artist: int) -> str:
         """The invented name of one artist."""
         return self.names("artist", np.array([artist]))[0]
+
+
+def release_split(world: World, pids: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(training, validation, test) indices into `pids` [U]: training before the release, the rest dealt in halves.
+
+    Training playlists hold no cold track, so what share of the validation and test targets was never seen in
+    training is known from the law, and so is the best prediction: `Oracle(…, released=False)` for training
+    playlists, the default for the others. Raises ValueError when a part would be empty.
+    """
+    release = world.config.release
+    train, late = np.flatnonzero(pids < release), np.flatnonzero(pids >= release)
+    if not len(train) or len(late) < 2:
+        raise ValueError(
+            f"release: {len(train)} playlists before pid {release} and {len(late)} from there on cannot be split; "
+            "training needs one at least, validation and test two"
+        )
+    order = np.random.default_rng(seed).permutation(late)
+    return train, np.sort(order[: len(late) // 2]), np.sort(order[len(late) // 2 :])
 
 
 def first_seen(history: np.ndarray) -> np.ndarray:
