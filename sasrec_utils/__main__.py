@@ -30,7 +30,7 @@ from sasrec_utils.mpd import MPDError, prepare
 from sasrec_utils.recommender import Recommender, train_recommender
 from sasrec_utils.sequences import Dataset, leave_last_out, load_dataset
 from sasrec_utils.training import CheckpointError, load
-from sasrec_utils.world import PRESETS, Oracle, World, load_world, write_slices
+from sasrec_utils.world import PRESETS, Oracle, World, load_world, sample, write_slices
 
 METRICS = ("recall@10", "ndcg@10")
 
@@ -103,8 +103,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def make_data(args: argparse.Namespace) -> None:
-    """Write made-up playlists."""
+    """Write made-up playlists, and the genre and sound of their tracks beside them."""
     config = replace(PRESETS[args.preset], seed=args.seed)
+    if args.show is not None:
+        print(sample(World(config), args.show).to_string(index=False))
+        return
     if args.indent is not None:
         config = replace(config, indent=args.indent)
     paths = write_slices(World(config), args.out, args.playlists, progress=True)
@@ -311,6 +314,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--preset", choices=tuple(PRESETS), default="teaching", help="which world")
     sub.add_argument("--playlists", type=number(1), default=None, metavar="N", help="how many (default: the preset's)")
     sub.add_argument("--seed", type=number(0), default=2018, metavar="N", help="of the world")
+    sub.add_argument(
+        "--show", type=number(1), default=None, metavar="N", help="print N of its playlists instead, at most 1,000"
+    )
     sub.add_argument(
         "--indent",
         action=argparse.BooleanOptionalAction,

@@ -4,18 +4,21 @@ The Million Playlist Dataset can no longer be downloaded and may never be passed
 project is generated. Because the law that made the playlists is known, so is the best prediction. Read in this order:
 
     dials     what can be turned, and the two presets
-    names     what tracks, artists and playlists are called
+    names     what tracks, artists and playlists are called (the words are in words.toml)
     law       how a playlist is drawn
     oracle    p(next track | history), exactly
+    audio     genre and sound of the tracks
     writing   slices in the MPD's format
 
 Taught in notebooks 01 (the data) and 05 (the oracle as a yardstick).
 """
 
+from sasrec_utils.world.audio import AUDIO, features
 from sasrec_utils.world.dials import (
     ALBUM,
     ARTIST,
     CALLBACK,
+    FEATURES,
     MECHANISMS,
     MOOD,
     MPD_LIKE,
@@ -32,12 +35,14 @@ from sasrec_utils.world.dials import (
 from sasrec_utils.world.law import Playlists, World, first_seen, release_split
 from sasrec_utils.world.names import TITLE_WORDS, title_words
 from sasrec_utils.world.oracle import Oracle
-from sasrec_utils.world.writing import load_world, slice_json, write_slices
+from sasrec_utils.world.writing import load_world, sample, slice_json, write_slices
 
 __all__ = [
     "ALBUM",
     "ARTIST",
+    "AUDIO",
     "CALLBACK",
+    "FEATURES",
     "MECHANISMS",
     "MOOD",
     "MPD_LIKE",
@@ -54,9 +59,11 @@ __all__ = [
     "Playlists",
     "World",
     "WorldConfig",
+    "features",
     "first_seen",
     "load_world",
     "release_split",
+    "sample",
     "slice_json",
     "title_words",
     "write_slices",

@@ -9,6 +9,7 @@ STYLES = ("mixtape", "collector", "alternator", "rotation")
 ALBUM, ARTIST, CALLBACK, NEIGHBOUR, MOOD, NOISE = range(6)
 REPEAT = 6  # not a mechanism of the style: a slip of the hand, see `WorldConfig.repeat_rates`
 SIDECAR = "made-up-world.txt"  # lies beside the slices and says which world made them; the slices themselves do not
+FEATURES = "features.csv"  # lies beside the slices too: genre and sound of the tracks in them
 SLICE = 1000  # playlists in a slice, as in the MPD
 
 

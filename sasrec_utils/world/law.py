@@ -35,7 +35,7 @@ from sasrec_utils.world.dials import (
     TEACHING,
     WorldConfig,
 )
-from sasrec_utils.world.names import TITLE_WORDS, invented_names, uris
+from sasrec_utils.world.names import TITLE_WORDS, Names, uris
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,16 @@ class World:
 
     def names(self, kind: str, ids: np.ndarray) -> list[str]:
         """Invented names of tracks, albums or artists (`kind`); a song has the same name under both its URIs."""
-        return invented_names(self, kind, self.twin[ids] if kind == "track" else np.asarray(ids))
+        return self._invented.of(kind, self.twin[ids] if kind == "track" else np.asarray(ids))
+
+    @property
+    def genre_names(self) -> list[str]:
+        """The name of each genre, in the order of the ids in `genre_of`."""
+        return self._invented.genres
+
+    @cached_property
+    def _invented(self) -> Names:
+        return Names(self)
 
     @cached_property
     def track_ids(self) -> dict[str, int]:

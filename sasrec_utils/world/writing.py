@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from sasrec_utils.mpd import MPDError
-from sasrec_utils.world.dials import SIDECAR, SLICE, WorldConfig
+from sasrec_utils.world.audio import write_features
+from sasrec_utils.world.dials import FEATURES, SIDECAR, SLICE, WorldConfig
 from sasrec_utils.world.law import Playlists, World, log_normal
 from sasrec_utils.world.names import mixed, titles
 
@@ -24,9 +27,10 @@ def write_slices(
 
     The same world gives the same bytes in every process. A file `made-up-world.txt` beside the slices names the
     world, so that `load_world` can rebuild it; in the slices themselves nothing but the invented names tells them
-    from real ones. `playlists` (default: the preset's number) is how many to write. Slices get their names when all of
-    them are complete. Raises MPDError if the folder holds slices already or cannot be written. Memory does not grow
-    with the number of slices. Taught in notebook 01 §1.
+    from real ones. `features.csv`, the third kind of file, holds genre and sound of every track in the slices.
+    `playlists` (default: the preset's number) is how many to write. Files get their names when all of them are
+    complete. Raises MPDError if the folder holds slices already or cannot be written. Memory does not grow with the
+    number of slices. Taught in notebook 01 §1.
     """
     n = world.config.playlists if playlists is None else playlists
     if n < 1:
@@ -37,12 +41,15 @@ def write_slices(
         directory.mkdir(parents=True, exist_ok=True)
         if next(directory.glob("*.json"), None) is not None:
             raise MPDError(f"{directory} holds slices already: name another folder, or empty this one first.")
-        _write_part(directory / SIDECAR, about, parts)  # first, so that no made-up slice ever stands without it
+        _part(directory / SIDECAR, parts).write_text(about, encoding="utf-8", newline="\n")  # first to get its name
+        heard = np.zeros(world.n_tracks, dtype=bool)
         for index in _progress(range(-(-n // SLICE)), "slices", progress):
             drawn = world.draw_slice(index, min(SLICE, n - index * SLICE))
             path = directory / f"mpd.slice.{index * SLICE}-{index * SLICE + SLICE - 1}.json"
-            _write_part(path, slice_json(world, drawn, index), parts)
-        return [part.replace(part.with_suffix("")) for part in parts][1:]
+            _part(path, parts).write_text(slice_json(world, drawn, index), encoding="utf-8", newline="\n")
+            heard[drawn.tracks] = True
+        write_features(world, np.flatnonzero(heard), _part(directory / FEATURES, parts))
+        return [part.replace(part.with_suffix("")) for part in parts][1:-1]
     except OSError as error:
         raise MPDError(
             f"{error.filename or directory}: cannot write the made-up slices ({error.strerror}); free space or name "
@@ -66,6 +73,25 @@ def load_world(directory: str | os.PathLike) -> World | None:
         raise MPDError(
             f"{path}: does not describe a made-up world ({error}); delete the folder and make the data again."
         ) from error
+
+
+def sample(world: World, n: int = 20) -> pd.DataFrame:
+    """The first `n` playlists (at most 1,000) of a world, to look at: title, the genre and the artists most heard.
+
+    `n` rows; the last column is the playlist's first track.
+    """
+    drawn = world.draw_slice(0, n)
+    rows = []
+    for u, playlist in enumerate(json.loads(slice_json(world, drawn, 0))["playlists"]):
+        genre = world.genre_of[world.artist[drawn.tracks[drawn.offsets[u] : drawn.offsets[u + 1]]]]
+        artists = Counter(track["artist_name"] for track in playlist["tracks"])
+        rows.append({
+            "title": playlist["name"].strip(),
+            "mostly": world.genre_names[np.bincount(genre).argmax()],
+            "artists": " · ".join(name for name, _ in artists.most_common(3)),
+            "begins with": playlist["tracks"][0]["track_name"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def slice_json(world: World, drawn: Playlists, index: int) -> str:
@@ -151,10 +177,10 @@ def _tuples(value):
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
-def _write_part(path: Path, text: str, parts: list[Path]) -> None:
-    """Write `path`.part, to be renamed when all are complete, and add it to `parts`."""
+def _part(path: Path, parts: list[Path]) -> Path:
+    """`path`.part, to be renamed when all are complete; added to `parts`."""
     parts.append(path.with_name(path.name + ".part"))
-    parts[-1].write_text(text, encoding="utf-8", newline="\n")
+    return parts[-1]
 
 
 def _progress(iterable, unit: str, on: bool):
