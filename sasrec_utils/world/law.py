@@ -104,6 +104,7 @@ class World:
         if c.staying_zipf is not None:
             self.staying = self._within(rank, c.staying_zipf)
             self.cumulative_staying = np.concatenate([[0.0], np.cumsum(self.staying)])
+        self.album_mass = np.add.reduceat(self.staying, self.album_first[:-1])
         again = (place > 0) & (rng.random(T) < c.two_uri_share)
         again[1:] &= ~again[:-1]  # the song before it must be one of its own
         self.twin = np.arange(T) - again

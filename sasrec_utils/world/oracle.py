@@ -209,8 +209,7 @@ class _Step:
         self.album = np.where(some, world.album[last], -1)
         mass, count = world.used_of_album(history, gone, self.album, out)
         album_open = some & (count < world.album_size[self.album])
-        whole = np.add.reduceat(world.staying, world.album_first[:-1])[self.album] if B else mass
-        self.album_left = np.where(album_open, whole - mass, 0.0)
+        self.album_left = np.where(album_open, world.album_mass[self.album] - mass, 0.0)
         early = 0 if released else 1
         self.n_left = world.n_tracks - gone.sum(1) - early * world.n_cold
         genre = world.genre_of[world.artist[history]] + world.config.genres * np.arange(B)[:, None]

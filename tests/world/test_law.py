@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from naive import ALARM, TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import ALARM, TINY, everything, sequences
 from scipy import stats
 
-from sasrec_utils.world import ALBUM, ARTIST, CALLBACK, REPEAT, TEACHING, World, first_seen, release_split
+from sasrec_utils.world import (
+    ALBUM,
+    ARTIST,
+    CALLBACK,
+    REPEAT,
+    TEACHING,
+    World,
+    WorldConfig,
+    dials,
+    first_seen,
+    release_split,
+)
 
 
 def test_tables_follow_their_laws(tiny):
@@ -76,14 +90,61 @@ def test_playlists_are_whole_slices_one_after_the_other(tiny):
     assert len(tiny.playlists().pids) == TINY.playlists
 
 
-@pytest.mark.parametrize("dials, words", [
+NOT_NUMBERS = ("4", None, math.nan, math.inf, -math.inf, [1], True)
+IMPOSSIBLE = {
+    **{dial: (*NOT_NUMBERS, 0.5, low - 1, high + 1) for dial, (low, high) in dials._WHOLE.items()},
+    **{dial: (*NOT_NUMBERS, low - 0.001, high + 0.001) for dial, (low, high) in dials._REAL.items()},
+    "staying_zipf": ("flat", math.nan, math.inf, True, -10.1, 10.1),
+    "name": (None, 3),
+    "indent": (None, "yes", 2),
+    "style_shares": ((), (1.0,), (0.5, 0.5, 0.5, 0.5), (1.5, -0.5, 0, 0), (math.nan, 0, 0, 1)),
+    "repeat_rates": ((0.1,), (0.1, 1.1), (-0.1, 0), (0, math.nan)),
+    "callback_lags": ((1, 2), (1, 2, 0, 4), (1, 2, 2.5, 4)),
+    "style_mechanisms": (((0.5, 0.5, 0, 0, 0, 0.1),) * 4, ((1.0,),) * 4, ((1.0, 0, 0, 0, 0, 0),) * 3),
+}
+
+
+@pytest.mark.parametrize("dial", [field.name for field in fields(WorldConfig)])
+def test_a_dial_that_cannot_be_is_refused_in_one_sentence_that_names_it(dial):
+    for value in IMPOSSIBLE[dial]:
+        with pytest.raises(ValueError) as caught:
+            replace(TINY, **{dial: value})
+        said = str(caught.value)
+        assert dial in said and "\n" not in said and 20 < len(said) < 160, (value, said)
+
+
+@pytest.mark.parametrize("changed, words", [
     ({"tracks": 30}, "four times"),
-    ({"style_mechanisms": ((0.5, 0.5, 0, 0, 0, 0.1),) * 4}, "sum to 1"),
-    ({"genres": 17}, "16 artists"),
+    ({"cold_share": 0.8}, "four times"),
+    ({"genres": 17}, "artists: 16 cannot fill"),
+    ({"neighbours": 16}, "neighbours"),
+    ({"length_min": 15}, "length_min is 15"),
 ])  # fmt: skip
-def test_impossible_dials_are_refused_in_one_sentence(dials, words):
+def test_dials_that_do_not_go_together_are_refused(changed, words):
     with pytest.raises(ValueError, match=words):
-        World(replace(TINY, **dials))
+        World(replace(TINY, **changed))
+
+
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
+@given(st.fixed_dictionaries({
+    "seed": st.integers(0, 2**63 - 1), "tracks": st.integers(90, 200), "artists": st.integers(6, 30),
+    "genres": st.integers(1, 6), "moods": st.integers(1, 8), "neighbours": st.integers(1, 5),
+    "artist_zipf": st.floats(0, 3), "artist_shift": st.floats(0.01, 20), "track_zipf": st.floats(0, 3),
+    "staying_zipf": st.none() | st.floats(-2, 3), "size_spread": st.floats(0, 1.5), "size_by_fame": st.floats(0, 1),
+    "album_tracks": st.floats(1, 20), "album_order": st.floats(0, 1), "two_uri_share": st.floats(0, 1),
+    "genre_floor": st.floats(0.05, 1), "length_mu": st.floats(-10, 20), "length_sigma": st.floats(0.01, 100),
+    "careless_share": st.floats(0, 1), "cold_share": st.floats(0, 0.3), "release": st.integers(0, 20),
+}))  # fmt: skip
+def test_every_dial_within_its_range_makes_playlists_that_the_oracle_understands(changed):
+    world = World(replace(TINY, **changed))
+    drawn = world.playlists(20)
+    for playlists, released in (
+        (np.flatnonzero(drawn.pids < world.config.release), False),
+        (np.flatnonzero(drawn.pids >= world.config.release), True),
+    ):
+        some, oracle = sequences(drawn).take(playlists), everything(world, released)
+        assert np.abs(oracle.score(some).sum(1, dtype=np.float64) - 1).max(initial=0) < 1e-5
+        assert np.isfinite(oracle.log_likelihood(some)).all()
 
 
 # --- tracks that come out late ----------------------------------------------------------------------------------------
