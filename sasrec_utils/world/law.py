@@ -3,7 +3,7 @@
 A `World` holds genres, artists, albums with ordered tracks, a graph of neighbouring artists and a few moods. A
 playlist has a hidden mood z and a hidden style s; each next track is chosen by one of six mechanisms:
 
-    album run          the next track on the album of the last track
+    album run          the next track on the album of the last track, or any other of that album (`album_order`)
     same artist        a track of the last track's artist
     callback           a track of the artist heard 2 (alternator) or 4 (rotation) steps ago
     neighbour artist   a track of an artist that neighbours the last one
@@ -13,6 +13,10 @@ playlist has a hidden mood z and a hidden style s; each next track is chosen by 
 Every mechanism draws among the tracks that the playlist does not have yet, in proportion to its own law; one that
 cannot act (no next track on the album, all tracks of the artist used) hands over to *mood*. Apart from that, a row
 repeats a track the playlist already has with a small probability that is higher in careless playlists.
+
+Steps that stay with an artist (album run in any order, same artist, callback) may prefer other tracks than the rest:
+who stays digs for what is less known (`staying_zipf`). A share of the tracks may be *cold* (`cold_share`): they come
+out at the release, and for a playlist before it the law is the same without them, renormalised over what is left.
 """
 
 from __future__ import annotations
@@ -59,18 +63,32 @@ class Playlists:
 class World:
     """The tables of a made-up world, all drawn from `config.seed`. Tracks are ids 0…T-1, sorted by artist and album.
 
-    Shapes: `artist`, `album`, `album_next`, `within` are [T]; `within[x]` = P(track x | its artist);
-    `artist_first` [A+1] bounds each artist's tracks; `artist_weight` [A] = P(artist | its genre); `genre_of` [A];
-    `artist_size` [A]; `neighbour_ids`, `neighbour_weights` [A, k]; `mood_genres` [K, G] = θ; `mood_words` [K, words] =
-    P(title word | z); `twin`: the track itself, or the song that it is a second URI of.
+    Shapes: `artist`, `album`, `album_next`, `within`, `staying`, `cold` are [T]; `within[x]` = P(track x | its
+    artist), `staying[x]` the same for steps that stay with an artist; `artist_first` [A+1] and `album_first` bound the
+    tracks of each artist and album; `artist_weight` [A] = P(artist | its genre); `genre_of`, `artist_size` [A];
+    `neighbour_ids`, `neighbour_weights` [A, k]; `mood_genres` [K, G] = θ; `mood_words` [K, words] = P(title word | z);
+    `twin`: the track itself, or the song that it is a second URI of.
     """
 
     def __init__(self, config: WorldConfig = TEACHING):
-        self.config = c = config
-        self.style_mechanisms = np.array(c.style_mechanisms)
-        self.callback_lags = np.array(c.callback_lags)
-        rng = np.random.default_rng([c.seed, 0])
-        # artists: a genre each, Zipf within the genre; famous artists may have more tracks
+        self.config = config
+        self.style_mechanisms = np.array(config.style_mechanisms)
+        self.callback_lags = np.array(config.callback_lags)
+        rng = np.random.default_rng([config.seed, 0])  # the order of the draws is part of what a seed means
+        genre_first = self._make_artists(rng)
+        self._make_tracks(rng)
+        self.neighbour_ids = self._draw_neighbours(rng, genre_first)
+        weights = np.tile(0.7 ** np.arange(config.neighbours), (config.artists, 1))
+        self.neighbour_weights = weights / weights.sum(1, keepdims=True)
+        self._make_moods(rng)
+        self.track_weight = self.artist_weight[self.artist] * self.within  # P(track | genre), [T]
+        self.genre_bounds = self.artist_first[genre_first]  # tracks of genre g: genre_bounds[g]…genre_bounds[g+1]
+        self.cumulative_genre = np.concatenate([[0.0], np.cumsum(self.track_weight)])
+        self._choose_cold_tracks()
+
+    def _make_artists(self, rng: np.random.Generator) -> np.ndarray:
+        """A genre each, Zipf within the genre; famous ones may have more tracks. Returns each genre's first artist."""
+        c = self.config
         others = rng.integers(c.genres, size=c.artists - c.genres)
         self.genre_of = np.sort(np.concatenate([np.arange(c.genres), others]))
         genre_first = np.searchsorted(self.genre_of, np.arange(c.genres + 1))
@@ -80,15 +98,20 @@ class World:
         size = weight**c.size_by_fame * np.exp(rng.normal(0, c.size_spread, c.artists))
         size = np.maximum(1, np.round(size * c.tracks / size.sum())).astype(np.int64)
         self.artist_size, self.artist_first = size, np.concatenate([[0], np.cumsum(size)])
-        self.n_tracks = T = int(size.sum())
-        n_cold = round(c.cold_share * T)
-        if T - n_cold < 4 * c.length_max:
+        self.n_tracks = int(size.sum())
+        self.n_cold = round(c.cold_share * self.n_tracks)
+        left = self.n_tracks - self.n_cold
+        if left < 4 * c.length_max:
             raise ValueError(
-                f"tracks: {T - n_cold} are too few for playlists of up to {c.length_max} (length_max): have four times "
-                "as many, besides cold ones"
+                f"tracks: {left} are too few for playlists of up to {c.length_max} (length_max): have four times as "
+                "many, besides cold ones"
             )
-        self.artist = np.repeat(np.arange(c.artists, dtype=np.int32), size)
-        # tracks: albums are runs of an artist's tracks; fame within the artist is independent of the place on the album
+        return genre_first
+
+    def _make_tracks(self, rng: np.random.Generator) -> None:
+        """Albums are runs of an artist's tracks; fame within the artist is independent of the place on the album."""
+        c, T = self.config, self.n_tracks
+        self.artist = np.repeat(np.arange(c.artists, dtype=np.int32), self.artist_size)
         place = np.arange(T) - self.artist_first[self.artist]
         starts = (rng.random(T) < 1 / c.album_tracks) | (place == 0)
         self.album = (np.cumsum(starts) - 1).astype(np.int32)
@@ -108,28 +131,26 @@ class World:
         again = (place > 0) & (rng.random(T) < c.two_uri_share)
         again[1:] &= ~again[:-1]  # the song before it must be one of its own
         self.twin = np.arange(T) - again
-        # neighbours: mostly of the same genre, famous ones more often
-        self.neighbour_ids = self._draw_neighbours(rng, genre_first)
-        self.neighbour_weights = np.broadcast_to(0.7 ** np.arange(c.neighbours), self.neighbour_ids.shape).copy()
-        self.neighbour_weights /= self.neighbour_weights.sum(1, keepdims=True)
-        # moods: two or three genres each, and a floor so that no mood ever runs out of tracks
+
+    def _make_moods(self, rng: np.random.Generator) -> None:
+        """Two or three genres each, a floor so that no mood ever runs out of tracks, and a taste in title words."""
+        c = self.config
         theta = np.full((c.moods, c.genres), c.genre_floor / c.genres)
         for z in range(c.moods):
             few = rng.permutation(c.genres)[: rng.integers(2, 4)]
             theta[z, few] += (1 - c.genre_floor) * rng.dirichlet(np.full(len(few), 3.0))
         self.mood_genres = theta
-        self.track_weight = self.artist_weight[self.artist] * self.within  # P(track | genre), [T]
-        self.genre_bounds = self.artist_first[genre_first]  # tracks of genre g: genre_bounds[g]…genre_bounds[g+1]
-        self.cumulative_genre = np.concatenate([[0.0], np.cumsum(self.track_weight)])
         words = rng.dirichlet(np.full(len(TITLE_WORDS), 0.15), size=c.moods)
         self.mood_words = 0.98 * words + 0.02 / len(TITLE_WORDS)
-        self._choose_cold_tracks(n_cold)
 
-    def _choose_cold_tracks(self, n: int) -> None:
-        """Choose the `n` tracks that come out at the release, and sum up what playlists before it lack."""
+    def _choose_cold_tracks(self) -> None:
+        """Choose the tracks that come out at the release, and sum up what playlists before it lack."""
         c = self.config
-        cold = np.sort(np.random.default_rng([c.seed, 3]).permutation(self.n_tracks)[:n])
-        self.cold, self.n_cold = np.isin(np.arange(self.n_tracks), cold), n
+        self.cold = np.zeros(self.n_tracks, dtype=bool)
+        if self.n_cold:
+            rng = np.random.default_rng([c.seed, 3])  # of its own: a world with cold tracks is else the same world
+            self.cold[rng.permutation(self.n_tracks)[: self.n_cold]] = True
+        cold = np.flatnonzero(self.cold)
         artist, album = self.artist[cold], self.album[cold]
         self.cold_within = np.bincount(artist, self.within[cold], minlength=c.artists)
         self.cold_staying = np.bincount(artist, self.staying[cold], minlength=c.artists)

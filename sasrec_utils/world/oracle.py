@@ -24,6 +24,7 @@ class Oracle:
 
     `world_ids` int [M+1] is the world id of each model id (entry 0 is padding and is not used); the first `n_items`
     of them are scored. Ids above `n_items` are not scored but do inform the prediction: the oracle knows every track.
+    `released`: are the histories from playlists that may have cold tracks? Say False for playlists before the release.
     """
 
     name = "oracle"

@@ -174,6 +174,8 @@ WRONG = {
     "artist_zipf": replace(TINY, artist_zipf=1.0),
     "artist_shift": replace(TINY, artist_shift=0.5),
     "track_zipf": replace(TINY, track_zipf=0.9),
+    "staying_zipf": replace(TINY, staying_zipf=0.2),
+    "album_order": replace(TINY, album_order=0.5),
     "track_shift": replace(TINY, track_shift=0.5),
     "genre_floor": replace(TINY, genre_floor=0.3),
 }
