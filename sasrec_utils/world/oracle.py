@@ -175,8 +175,9 @@ class Oracle:
 class _Step:
     """What every mechanism would do after these histories: who can act, and what is left of each source's mass.
 
-    `history` int [B, t] world ids, right-aligned with -1 for padding; `first` bool [B, t]. Artists of interest, in
-    columns: the last one, those 2 and 4 steps back (one per distinct lag), then the neighbours of the last one.
+    `history` int [B, t] world ids, right-aligned with -1 for padding; `first` bool [B, t]; `released`: may these
+    playlists have cold tracks? Artists of interest, in columns: the last one, those 2 and 4 steps back (one per
+    distinct lag), then the neighbours of the last one.
     """
 
     def __init__(self, world: World, history: np.ndarray, first: np.ndarray, released: bool):
@@ -217,7 +218,16 @@ class _Step:
         heard = np.bincount(genre[gone], world.track_weight[history[gone]], minlength=B * world.config.genres)
         heard = heard.reshape(B, -1) + early * world.cold_genre_mass
         self.mood_left = 1 - heard @ world.mood_genres.T  # [B, K] unused share of the mood's tracks
-        # [B, S, 7]: the probability with which each mechanism really acts, after hand-overs to mood
+        self.lag_column = 1 + np.searchsorted(self.lags, world.callback_lags)  # [S] the style's callback artist
+        self.weights = self._weights(album_open)
+
+    def _weights(self, album_open: np.ndarray) -> np.ndarray:
+        """With what probability each mechanism really acts, after hand-overs to mood, [B, S, 7].
+
+        Album runs stand in two places: those that take the next track, and, last, those that take any (`album_open`
+        bool [B]: there is one left).
+        """
+        world, B = self.world, len(self.history)
         order = world.config.album_order
         chosen = np.concatenate([world.style_mechanisms, (1 - order) * world.style_mechanisms[:, [ALBUM]]], axis=1)
         chosen[:, ALBUM] *= order
@@ -225,11 +235,11 @@ class _Step:
         acts[:, :, ALBUM] = (self.next_up >= 0)[:, None]
         acts[:, :, _ANY_ORDER] = album_open[:, None]
         acts[:, :, ARTIST] = self.open[:, :1]
-        self.lag_column = 1 + np.searchsorted(self.lags, world.callback_lags)  # [S] the style's callback artist
         acts[:, :, CALLBACK] = self.open[:, self.lag_column]
         acts[:, :, NEIGHBOUR] = self.open[:, self.n_back :].any(1)[:, None]
-        self.weights = chosen * acts
-        self.weights[:, :, MOOD] += 1 - self.weights.sum(2)
+        weights = chosen * acts
+        weights[:, :, MOOD] += 1 - weights.sum(2)
+        return weights
 
     def of(self, x: np.ndarray) -> np.ndarray:
         """p(x | h, z, s) [B, K, S] for one unused track x [B] of each history."""
@@ -251,7 +261,7 @@ class _Step:
             p[w.cold[x]] = 0
         return p
 
-    def mix(self, belief: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def mix(self, belief: np.ndarray) -> tuple[np.ndarray, ...]:
         """Coefficients of the mixture over tracks under belief [B, K, S].
 
         artist [B, j] (times P(track | artist)), mood [B, K] (times θ_z(genre) P(track | genre)), noise [B] (each
