@@ -23,15 +23,18 @@ from sasrec_utils.sequences import Sequences, pad
 
 __all__ = ["Attention", "Block", "SASRec", "SASRecConfig"]
 
+LEAST = {"n_items": 1, "dim": 1, "blocks": 1, "heads": 1, "max_len": 1, "n_artists": 0, "n_albums": 0}
+MOST = {"dim": 16_384, "blocks": 100, "max_len": 100_000}  # a settings file with more is broken, or meant to hang us
+
 
 @dataclass(frozen=True)
 class SASRecConfig:
     """The shape of a SASRec. The defaults are the paper's: absolute positions, track ids only, tied output.
 
     `positions`: "absolute" (a vector for each place, the paper), "rotary" (queries and keys turned by their place) or
-    "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums` > 0 add an embedding of
-    the track's artist and album to the track's own, at the input and at the output. Raises ValueError for
-    a shape that cannot be. Taught in notebook 03.
+    "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums`
+    above 0 add an embedding of the track's artist and album to the track's own, at the input and at the output. Raises
+    ValueError for a shape that cannot be. Taught in notebook 03.
     """
 
     n_items: int  # N
@@ -46,24 +49,26 @@ class SASRecConfig:
     n_albums: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("n_items", "dim", "blocks", "heads", "max_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in LEAST.items():
+            value, most = getattr(self, name), MOST.get(name, math.inf)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+                bound = f" and at most {most:,}" if name in MOST else ""
+                raise ValueError(f"{name} must be a whole number of at least {least}{bound}, got {value!r}")
         if self.positions not in ("absolute", "rotary", "relative"):
             raise ValueError(f"positions must be absolute, rotary or relative, got {self.positions!r}")
         if self.dim % self.heads:
             raise ValueError(f"a width of {self.dim} cannot be shared by {self.heads} heads of equal width")
         if self.positions == "rotary" and self.dim // self.heads % 2:
             raise ValueError(f"rotary positions need heads of even width, {self.dim} / {self.heads} is odd")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
 
 
 class Dropout(nn.Module):
     """`nn.Dropout` that needs one random byte for a number: three times as fast on a CPU.
 
-    Set to 0 with probability p, to the nearest 1/256, and the rest scaled up so that the mean stays (paper, section
-    3.3). Taught in notebook 03 §11.
+    Set to 0 with probability p, to the nearest 1/256 (but never 1), and the rest scaled up so that the mean stays
+    (paper, section 3.3). Taught in notebook 03 §11.
     """
 
     def __init__(self, p: float):
@@ -74,6 +79,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu" or not self.training or self.p == 0:
             return F.dropout(x, self.p, self.training)
         keep = max(1, round(256 * (1 - self.p)))
+        if keep == 256:  # a byte is at most 255, and compared with one, 256 would be taken for 0
+            return x
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
         random = words.view(torch.uint8)[: x.numel()].view(x.shape)
         return x * ((random < keep) * (256 / keep))
@@ -123,7 +130,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, L, D)), attn  # heads side by side: [B, H, L, D/H] → [B, L, D]
 
     def _distance_bias(self, L: int) -> Tensor:
-        """[H, L, L+1]: the weight of the distance from query i back to key j, -inf in the future; last column: nothing."""
+        """[H, L, L+1]: the weight of the distance from query i back to key j, -inf in the future, and of nothing."""
         place = torch.arange(L, device=self.distance.device)
         back = place[:, None] - place[None, :]
         bias = self.distance[:, back.clamp(min=0)].masked_fill(back < 0, -torch.inf)
@@ -173,8 +180,15 @@ class SASRec(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        torch.manual_seed(seed)
         self.config = config
+        self._kept_table: Tensor | None = None
+        with torch.random.fork_rng(devices=[]):  # the random numbers of whoever asks for a model stay as they were
+            torch.random.default_generator.manual_seed(seed)
+            self._build(artist_of, album_of)
+            self._initialise()
+
+    def _build(self, artist_of: np.ndarray | None, album_of: np.ndarray | None) -> None:
+        config = self.config
         N, D = config.n_items, config.dim
         self.item_emb = nn.Embedding(N + 1, D, padding_idx=0)
         self.features = nn.ModuleDict()
@@ -193,8 +207,6 @@ class SASRec(nn.Module):
             self.output = nn.Embedding(N + 1, D, padding_idx=0)
             sizes = {name: embedding.num_embeddings for name, embedding in self.features.items()}
             self.output_features = nn.ModuleDict({n: nn.Embedding(size, D, padding_idx=0) for n, size in sizes.items()})
-        self._kept_table: Tensor | None = None
-        self._initialise()
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -221,7 +233,7 @@ class SASRec(nn.Module):
         return self.config.n_items
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Input embedding of tracks, [..., D]: the track's own, plus its artist's and album's where the model has them."""
+        """Input embedding of tracks, [..., D]: their own, plus their artists' and albums' where the model has them."""
         return self._add_features(self.item_emb(ids), self.features, ids)
 
     def score_embed(self, ids: Tensor) -> Tensor:
@@ -244,13 +256,27 @@ class SASRec(nn.Module):
         return x
 
     def keep_table(self) -> None:
-        """Make `table()` once and for all, for serving: the weights must not change after this."""
+        """Make `table()` once, for serving. It is given up as soon as the weights may change: by `train`, by loading
+        other weights, by a move to another device or number type."""
         self._kept_table = None
         # Stored by columns: the product of one hidden state with it is seven times as fast.
         self._kept_table = self.table().detach().T.contiguous().T
 
+    def train(self, mode: bool = True) -> SASRec:
+        if mode:
+            self._kept_table = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args, **kwargs):
+        self._kept_table = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args, **kwargs):  # what to(), double() and cuda() come down to
+        self._kept_table = None
+        return super()._apply(*args, **kwargs)
+
     def forward(self, ids: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; what stands at padding means nothing.
+        """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; those at padding mean nothing.
 
         With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key); rows
         sum to 1, with relative positions to at most 1.
@@ -277,7 +303,7 @@ class SASRec(nn.Module):
         known track is scored by popularity: model ids are in order of it.
         """
         was_training = self.training
-        if was_training:  # a walk over all parts, which a served model is spared
+        if was_training:  # asked first, because a switch visits every part of the model, and each request would pay
             self.eval()
         known = histories.keep(histories.items <= self.n_items)
         ids = torch.from_numpy(pad(known, self.config.max_len)).to(self.item_emb.weight.device)

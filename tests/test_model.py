@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sasrec_utils.evaluation import top_k
-from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.model import Block, Dropout, SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
 from sasrec_utils.training import LOSSES, Objective, TrainConfig
 
@@ -381,6 +381,29 @@ def test_a_kept_table_scores_the_same(positions, features, tied):
     assert np.array_equal(model.score(histories), before)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_kept_table_is_given_up_when_the_weights_may_change(tied):
+    """Else training goes on against a table that never moves, and loaded weights answer with the old ones."""
+    histories = random_playlists(16)
+    other = make(tied=tied, seed=3)
+    model = make(tied=tied)
+    model.keep_table()
+    model.load_state_dict(other.state_dict())
+    assert np.array_equal(model.score(histories), other.score(histories))
+
+    model.keep_table()
+    model.train()
+    assert model.table().requires_grad
+    Objective(model, TrainConfig(loss="softmax"))(random_ids(17)[:, :-1], random_ids(17)[:, 1:]).backward()
+    table = model.item_emb if tied else model.output
+    assert table.weight.grad[1:].abs().sum(1).gt(0).all()  # a softmax over all tracks moves every track
+
+    model.eval()
+    model.keep_table()
+    model.double()
+    assert model.table().dtype == torch.float64
+
+
 @pytest.mark.parametrize("features", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
 @torch.inference_mode()
@@ -414,6 +437,68 @@ def test_one_seed_one_set_of_weights(positions):
     assert not torch.equal(one["item_emb.weight"], other["item_emb.weight"])
 
 
+def test_making_a_model_leaves_the_random_numbers_of_others_alone():
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    make(lively=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@torch.inference_mode()
+def test_two_steps_apart_is_the_same_turn_at_every_place():
+    """Absolute positions start as waves: what two places have in common depends on how far apart they are alone."""
+    waves = make(lively=False, max_len=50).pos_emb.weight
+    alike = waves @ waves.T
+    for distance in range(5):
+        assert torch.allclose(alike.diagonal(distance), alike[0, distance], atol=1e-5)
+    near, far = alike.diagonal(1).mean(), alike.diagonal(20).mean()
+    assert alike.diagonal().mean() > near > far  # and neighbours are more alike than strangers
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("p", [0.0, 0.001, 0.002, 0.1, 0.25, 0.5, 0.9, 0.99])
+def test_dropout_keeps_the_share_and_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(1_000_003)  # no multiple of eight: random bytes come eight at a time
+    y = Dropout(p).train()(x)
+    kept = y != 0
+    n = len(x)
+    to_byte = 1 / 512  # the docstring's promise: p to the nearest 1/256
+    assert abs(kept.float().mean() - (1 - p)) < to_byte + 4 * math.sqrt(p * (1 - p) / n) + 1e-6
+    assert y[kept].unique().numel() == 1
+    assert abs(y.mean() - 1) < 5 * math.sqrt(p / (1 - p) / n) * 2 + 1e-6
+    assert torch.equal(Dropout(p).eval()(x), x)
+
+
+def test_every_sub_layer_has_its_dropout():
+    """A block of zeros and ones: what comes out is 1 where nothing is dropped, and 2 or 0 for each dropout on the way."""
+    for loud, expected in (("attention.out", {0.0, 2.0}), ("feed_out", {0.0, 4.0})):  # one dropout, and two in a row
+        block = Block(SASRecConfig(N, dim=16, heads=2, dropout=0.5)).train()
+        with torch.no_grad():
+            for name in ("attention.out", "feed_in", "feed_out"):
+                block.get_submodule(name).weight.zero_()
+                block.get_submodule(name).bias.zero_()
+            if loud == "feed_out":  # hidden units of 1, handed on as they are
+                block.feed_in.bias.fill_(1)
+                block.feed_out.weight.copy_(torch.eye(16))
+            else:
+                block.attention.out.bias.fill_(1)
+        assert set(block(torch.zeros(8, 5, 16))[0].unique().tolist()) == expected, loud
+        assert set(block.eval()(torch.zeros(8, 5, 16))[0].unique().tolist()) == {1.0}, loud
+
+
+@every_position
+def test_the_input_has_its_dropout(positions):
+    model = make(positions, dropout=0.5, blocks=1).train()
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(args[0]))
+    model(random_ids(18))
+    assert 0.3 < (seen[0] == 0).float().mean() < 0.7
+
+
 @every_shape
 def test_forward_makes_no_tensor_on_another_device(positions, features):
     """On the meta device, which computes shapes only, a tensor made on the CPU would not mix with the others."""
@@ -427,12 +512,28 @@ def test_forward_makes_no_tensor_on_another_device(positions, features):
 # Mistakes
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"n_items": 0}, "n_items"), ({"dim": 0}, "dim"), ({"blocks": 0}, "blocks"), ({"heads": 0}, "heads"),
-    ({"max_len": 0}, "max_len"), ({"dim": 15, "heads": 2}, "heads"), ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
-    ({"dropout": 1.0}, "dropout"), ({"dropout": -0.1}, "dropout"), ({"dropout": float("nan")}, "dropout"),
-    ({"positions": "learned"}, "absolute, rotary or relative"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in ("n_items", "dim", "blocks", "heads", "max_len")),
+        *(("blocks", 10**7), ("dim", 10**6), ("max_len", 10**7), ("n_artists", -1), ("n_albums", 0.5)),
+        *(("blocks", 2.5), ("n_items", "9"), ("dim", True)),
+        *(("dropout", 1.0), ("dropout", -0.1), ("dropout", float("nan")), ("dropout", "much")),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        SASRecConfig(**({"n_items": 10} | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"dim": 15, "heads": 2}, "heads"),
+        ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
+        ({"positions": "learned"}, "absolute, rotary or relative"),
+    ],
+)
 def test_a_shape_that_cannot_be_is_refused(changes, word):
     with pytest.raises(ValueError, match=word):
         SASRecConfig(**({"n_items": 10} | changes))
