@@ -474,7 +474,7 @@ def test_dropout_keeps_the_share_and_the_mean(p):
 
 
 def test_every_sub_layer_has_its_dropout():
-    """A block of zeros and ones: what comes out is 1 where nothing is dropped, and 2 or 0 for each dropout on the way."""
+    """Of zeros and ones: 1 comes out where nothing is dropped, and 0 or twice as much for each dropout on the way."""
     for loud, expected in (("attention.out", {0.0, 2.0}), ("feed_out", {0.0, 4.0})):  # one dropout, and two in a row
         block = Block(SASRecConfig(N, dim=16, heads=2, dropout=0.5)).train()
         with torch.no_grad():
