@@ -509,6 +509,142 @@ def test_forward_makes_no_tensor_on_another_device(positions, features):
         assert tensor.device.type == "meta"
 
 
+# The pointer
+
+
+def pointing(features=("artist", "album"), seed=0, **changes) -> SASRec:
+    """A model whose pointer has a say, and whose artists were played unequally often."""
+    sizes = {"n_artists": ARTISTS * ("artist" in features), "n_albums": ALBUMS * ("album" in features)}
+    model = make("relative", seed=seed, pointer=True, **sizes, **changes)
+    plays = torch.from_numpy(np.random.default_rng(seed).integers(0, 30, N + 1))
+    model.pointer.count(plays, model.groups)
+    return model
+
+
+def mixture_by_hand(model: SASRec, history: list[int]) -> np.ndarray:
+    """P(track) after a history, [N+1], as the equation is read: loops in float64."""
+    ids = torch.tensor([history])
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    with torch.inference_mode():
+        states = model(ids)[0].double().numpy()
+    now, D = states[-1], model.config.dim
+    logits = {"generate": weights["pointer.generate.weight"][0] @ now + weights["pointer.generate.bias"][0]}
+    distance = weights["pointer.distance.weight"] @ now + weights["pointer.distance.bias"]
+    pointed_at = {}
+    for kind, group_of in enumerate(model.groups):
+        query = (weights["pointer.query.weight"] @ now)[kind * D : (kind + 1) * D]
+        for j, track in enumerate(history):
+            group = int(group_of[track])
+            tracks = [x for x in range(1, N + 1) if int(group_of[x]) == group and x not in history]
+            if group and tracks:
+                key = (weights["pointer.key.weight"] @ states[j])[kind * D : (kind + 1) * D]
+                place = kind * MAX_LEN + len(history) - 1 - j
+                logits[kind, j] = query @ key / math.sqrt(D) + distance[place]
+                shares = weights["pointer.share"][kind][tracks]
+                pointed_at[kind, j] = tracks, shares / shares.sum()
+    total = sum(math.exp(value) for value in logits.values())
+    scores = model.table().detach().double().numpy() @ now
+    candidates = [x for x in range(1, N + 1) if x not in history]
+    p = np.zeros(N + 1)
+    p[candidates] = np.exp(scores[candidates]) / np.exp(scores[candidates]).sum() * math.exp(logits["generate"]) / total
+    for place, (tracks, shares) in pointed_at.items():
+        p[tracks] += math.exp(logits[place]) / total * shares
+    return p
+
+
+EVERY_TRACK_OF_ARTIST_1 = np.flatnonzero(make(features=True).artist_of.numpy() == 1).tolist()
+HISTORIES = [[4], [8, 8, 21], [3, 30, 3, 12, 9, 9, 40], EVERY_TRACK_OF_ARTIST_1, random_ids(9, rows=1)[0].tolist()]
+
+
+@pytest.mark.parametrize("features", [("artist",), ("album",), ("artist", "album")])
+def test_the_mixture_is_the_equation_and_sums_to_1(features):
+    model = pointing(features)
+    scores = model.score(Sequences.from_lists(HISTORIES))
+    for history, row in zip(HISTORIES, scores, strict=True):
+        expected = mixture_by_hand(model, history)
+        unseen = np.setdiff1d(np.arange(1, N + 1), history)
+        assert expected.sum() == pytest.approx(1)
+        assert np.allclose(row[unseen], np.log(expected[unseen]), rtol=0, atol=1e-4)
+        assert np.exp(row[unseen].astype(float)).sum() == pytest.approx(1, abs=1e-4)
+        assert np.isfinite(row).all()
+
+
+def test_training_and_serving_give_a_track_the_same_probability():
+    model = pointing()
+    history = [3, 30, 3, 12, 9, 9, 40, 7, 25]
+    targets = torch.tensor([[*history[1:], 11]])
+    ids = torch.tensor([history])
+    with torch.inference_mode():
+        hidden = model(ids)
+        pointed = model.pointer(hidden, ids, model.groups)
+        of_targets = model.pointer.of_targets(pointed, ids, targets, model.groups)[0]
+        scores = hidden[0] @ model.table().T
+    for t, target in enumerate(targets[0].tolist()):
+        seen = history[: t + 1]
+        if target in seen:
+            assert of_targets[t] == 0
+            continue
+        candidates = [x for x in range(1, N + 1) if x not in seen]
+        softmax = (scores[t, target] - scores[t, candidates].logsumexp(0)).exp()
+        trained = pointed.generate[0, t].exp() * softmax + of_targets[t]
+        served = math.exp(model.score(Sequences.from_lists([seen]))[0, target])
+        assert trained.item() == pytest.approx(served, rel=1e-4)
+    assert (of_targets > 0).any()
+
+
+@torch.inference_mode()
+def test_the_pointer_sees_neither_the_future_nor_padding():
+    model = pointing()
+    ids, others = random_ids(1), random_ids(2)
+    pointed = model.pointer(model(ids), ids, model.groups)
+    for t in range(MAX_LEN - 1):
+        changed = torch.cat([ids[:, : t + 1], others[:, t + 1 :]], 1)
+        again = model.pointer(model(changed), changed, model.groups)
+        assert torch.equal(again.generate[:, : t + 1], pointed.generate[:, : t + 1])
+        assert torch.equal(again.places[:, : t + 1], pointed.places[:, : t + 1])
+        assert (again.places[:, t, :, t + 1 :] == -torch.inf).all()
+    short = pointing().pointer(model(ids[:, :5]), ids[:, :5], model.groups)
+    padded = torch.cat([ids[:, :5], torch.zeros(len(ids), 4, dtype=torch.long)], 1)
+    longer = model.pointer(model(padded), padded, model.groups)
+    assert torch.allclose(longer.places[:, :5, :, :5].exp(), short.places.exp(), atol=1e-6)
+    assert (longer.places[:, :, :, 5:] == -torch.inf).all()
+    assert torch.allclose(longer.generate.exp() + longer.places.exp().sum((2, 3)), torch.ones(()), atol=1e-5)
+    histories = random_playlists(4, unknown=3)
+    together = model.score(histories)
+    alone = np.concatenate([model.score(histories.take([u])) for u in range(len(histories))])
+    assert np.allclose(together, alone, rtol=0, atol=1e-4)
+
+
+def test_a_history_without_artists_leaves_everything_to_the_softmax():
+    config = SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True)
+    model = SASRec(config, [0, 0, 0, 1, 2, 2])
+    plain = SASRec(replace(config, pointer=False), [0, 0, 0, 1, 2, 2])
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("pointer")})
+    row, softmax = (m.score(Sequences.from_lists([[1, 2]]))[0, 3:] for m in (model, plain))
+    assert np.allclose(row - row[0], softmax - softmax[0], atol=1e-6)
+
+
+def test_a_pointer_has_finite_gradients_everywhere():
+    model = pointing().train()
+    ids = torch.tensor([[0, 0, 0, 0], [9, 0, 0, 0], [1, 2, 3, 4], [*EVERY_TRACK_OF_ARTIST_1[:3], 5]])
+    targets = torch.tensor([[0, 0, 0, 0], [3, 0, 0, 0], [2, 3, 4, 1], [7, 5, 6, 8]])
+    pointed = model.pointer(model(ids), ids, model.groups)
+    (pointed.generate + model.pointer.of_targets(pointed, ids, targets, model.groups)).sum().backward()
+    for name, parameter in model.pointer.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def test_plays_decide_which_track_of_an_artist_is_meant():
+    model = SASRec(SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True), [0, 1, 1, 1, 2, 0])
+    assert model.pointer.share[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1, 0])  # before anything is known
+    model.pointer.count(torch.tensor([0, 6, 3, 0, 0, 9]), model.groups)
+    assert model.pointer.share[0].tolist() == pytest.approx([0, 6.5 / 10.5, 3.5 / 10.5, 0.5 / 10.5, 1, 0])
+    other = SASRec(SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True), [0, 1, 1, 1, 2, 0], seed=1)
+    other.load_state_dict(model.state_dict())
+    history = Sequences.from_lists([[1, 4]])
+    assert np.array_equal(other.score(history), model.score(history))
+
+
 # Mistakes
 
 
@@ -532,6 +668,7 @@ def test_a_number_that_cannot_be_is_refused(name, value):
         ({"dim": 15, "heads": 2}, "heads"),
         ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
         ({"positions": "learned"}, "absolute, rotary or relative"),
+        ({"pointer": True}, "n_artists or n_albums"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(changes, word):
