@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 import torch
 
 from sasrec_utils.baselines import Markov
+from sasrec_utils.checkpoints import CheckpointError, is_writer, load, save, writing
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
+from sasrec_utils.mpd.files import write_beside
 from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.training import fit, recipe
 from sasrec_utils.world import Oracle
 
 __all__ = ["Recommendation", "Recommender", "extend", "save_tracks", "train_recommender"]
@@ -241,14 +243,15 @@ def extend(
 
 
 def save_tracks(directory: str | os.PathLike, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
-    """Write `tracks.parquet`: the names of model ids 1…N, beside a model. Written beside, then renamed."""
+    """Write `tracks.parquet`: the names of model ids 1…N, beside a model. Under `torchrun` only process 0 writes."""
+    if not is_writer():
+        return
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     known = vocabulary.to_catalogue[1 : vocabulary.n_items + 1]
     table = catalogue.tracks.iloc[known - 1].reset_index(drop=True)
-    beside = directory / "tracks.parquet.part"
-    table.to_parquet(beside)
-    os.replace(beside, directory / "tracks.parquet")
+    with write_beside(directory / "tracks.parquet") as beside:
+        table.to_parquet(beside)
 
 
 def train_recommender(
@@ -289,12 +292,13 @@ def train_recommender(
         return there["train_seconds"], False
     known = slice(vocabulary.n_items + 1)
     model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
-    if not same:  # weights of another run must never meet the names of this one
-        (directory / "config.json").unlink(missing_ok=True)
-    save_tracks(directory, data.catalogue, vocabulary)
-    history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
-    seconds = round(float(history["seconds"].sum()), 1)
-    save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
+    with writing(directory):
+        if not same and is_writer():  # weights of another run must never meet the names of this one
+            (directory / "config.json").unlink(missing_ok=True)
+        save_tracks(directory, data.catalogue, vocabulary)
+        history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
+        seconds = round(float(history["seconds"].sum()), 1)
+        save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
     return seconds, True
 
 

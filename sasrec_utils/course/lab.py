@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sasrec_utils.checkpoints import CheckpointError, load, save
 from sasrec_utils.model import SASRec
-from sasrec_utils.mpd import _lock, prepare
+from sasrec_utils.mpd import prepare
+from sasrec_utils.mpd.files import lock
 from sasrec_utils.recommender import save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.training import fit, recipe
 from sasrec_utils.world import SIDECAR, TEACHING, World, write_slices
 
 __all__ = ["MPD", "Data", "data_dir", "environment", "open_data", "open_model"]
@@ -92,7 +94,7 @@ def open_data(progress: bool = True) -> Data:
     """
     raw, prepared = data_dir() / "raw", data_dir() / "prepared"
     raw.mkdir(parents=True, exist_ok=True)
-    with _lock(data_dir() / ".lock"):
+    with lock(data_dir() / ".lock"):
         if next(raw.glob("*.json"), None) is None:
             write_slices(World(TEACHING), raw, progress=progress)
         folder = prepare(raw, prepared, progress=progress)
@@ -111,7 +113,7 @@ def open_model(data: Data, dataset: Dataset, full: bool = False, progress: bool 
         wanted = name == "default" or not full
         if wanted and _fits(models / name, data, dataset):
             return models / name, f"{about} (data/models/{name})."
-    with _lock(data_dir() / ".lock"):
+    with lock(data_dir() / ".lock"):
         if full:
             train_recommender(models / "default", dataset, data.prepared.name, progress=progress)
             return models / "default", "The fully trained model (data/models/default)."

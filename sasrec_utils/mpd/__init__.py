@@ -39,6 +39,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from sasrec_utils.mpd.files import lock, write_beside
+
 CSV_NAME = "spotify_mpd_interactions.csv"
 TABLES = ("interactions.parquet", "tracks.parquet", "playlists.parquet", "info.json")
 # All that shapes the tables is part of the fingerprint: raise "format" when the code comes to write others.
@@ -302,7 +304,7 @@ def prepare(
         if complete((*TABLES, CSV_NAME) if csv else TABLES):
             return result
         out.mkdir(parents=True, exist_ok=True)
-        with _lock(out / ".lock"):
+        with lock(out / ".lock"):
             for stale in out.glob("." + "[0-9a-f]" * 16 + ".tmp"):
                 shutil.rmtree(stale)
             if not complete():
@@ -342,25 +344,6 @@ def _fingerprint(files: list[Path]) -> str:
     except OSError as error:
         raise _unreadable(path, error) from error
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time write; the system frees the lock when its holder ends, however it ends."""
-    with path.open("ab") as file:
-        if os.name == "nt":
-            import msvcrt
-
-            while True:
-                with contextlib.suppress(OSError):  # raised after ten seconds in vain
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-        else:
-            import fcntl
-
-            with contextlib.suppress(OSError):  # some network file systems have no locks: go on without
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass(frozen=True)
@@ -612,16 +595,15 @@ def _write_interactions(folder: Path, codes: Path, ids: np.ndarray) -> tuple[int
 
 
 def _write_csv(result: Path) -> None:
-    temporary = result / f"{CSV_NAME}.tmp"
     columns = ["user_id", "track_id", "timestamp"]
-    try:
-        with pq.ParquetFile(result / "interactions.parquet") as rows, temporary.open("wb") as file:
-            file.write((",".join(columns) + "\n").encode())  # pyarrow would put the names in quotes
-            for batch in rows.iter_batches(2**20, columns=columns):
-                pa_csv.write_csv(batch, file, pa_csv.WriteOptions(include_header=False))
-        temporary.replace(result / CSV_NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        write_beside(result / CSV_NAME) as beside,
+        pq.ParquetFile(result / "interactions.parquet") as rows,
+        beside.open("wb") as file,
+    ):
+        file.write((",".join(columns) + "\n").encode())  # pyarrow would put the names in quotes
+        for batch in rows.iter_batches(2**20, columns=columns):
+            pa_csv.write_csv(batch, file, pa_csv.WriteOptions(include_header=False))
 
 
 # --- Using the tables -------------------------------------------------------------------------------------
