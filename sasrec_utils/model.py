@@ -195,7 +195,8 @@ class Pointer(nn.Module):
 
     def __init__(self, config: SASRecConfig):
         super().__init__()
-        self.K = (config.n_artists > 0) + (config.n_albums > 0)
+        self.sizes = [size for size in (config.n_artists, config.n_albums) if size]  # how many groups of each kind
+        self.K = len(self.sizes)
         self.query = nn.Linear(config.dim, self.K * config.dim, bias=False)
         self.key = nn.Linear(config.dim, self.K * config.dim, bias=False)
         self.distance = nn.Linear(config.dim, self.K * config.max_len)
@@ -204,9 +205,9 @@ class Pointer(nn.Module):
 
     def count(self, plays: Tensor, groups: list[Tensor]) -> None:
         """Set P(track | group) to the plays of the tracks in training, [N+1], and half a play more for each."""
-        for share, group_of in zip(self.share, groups, strict=True):
+        for share, group_of, size in zip(self.share, groups, self.sizes, strict=True):
             weight = (plays.to(share) + 0.5) * (group_of > 0)
-            total = torch.zeros(int(group_of.max()) + 1, device=share.device).index_add_(0, group_of, weight)
+            total = share.new_zeros(size + 1).index_add_(0, group_of, weight)
             share.copy_(weight / total[group_of].clamp(min=0.5))
 
     def forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
@@ -243,9 +244,9 @@ class Pointer(nn.Module):
 
     def of_all(self, pointed: Pointed, ids: Tensor, groups: list[Tensor]) -> Tensor:
         """The same for every track, [B, N+1], at one position of each playlist: `pointed` [B, ...]. Seen ones are 0."""
-        found = torch.zeros(len(ids), self.share.shape[1], device=ids.device)
-        for kind, (share, group_of) in enumerate(zip(self.share, groups, strict=True)):
-            mass = torch.zeros(len(ids), int(group_of.max()) + 1, device=ids.device)
+        found = self.share.new_zeros(len(ids), self.share.shape[1])
+        for kind, (share, group_of, size) in enumerate(zip(self.share, groups, self.sizes, strict=True)):
+            mass = self.share.new_zeros(len(ids), size + 1)
             mass.scatter_add_(1, group_of[ids], self._of_what_is_left(pointed, kind))
             found += mass[:, group_of] * share
         return found.scatter(1, ids, 0.0)
