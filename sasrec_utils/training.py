@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from sasrec_utils.checkpoints import (
@@ -45,6 +46,7 @@ from sasrec_utils.losses import (
     gbce_loss,
     sampled_softmax_loss,
     softmax_loss,
+    start_bias,
     unseen_softmax_loss,
 )
 from sasrec_utils.model import SASRec, SASRecConfig
@@ -54,7 +56,11 @@ __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell the precision, as our headline does
 
-LOSSES = ("softmax", "sampled_softmax", "bce", "gbce")
+# How many negatives each position gets: none needed by the softmax, the paper's one, and as many as were measured to
+# come near the softmax (notebook 04 §7).
+NEGATIVES = {"softmax": 0, "sampled_softmax": 16, "bce": 1, "gbce": 16}
+LOSSES = tuple(NEGATIVES)
+OWN_NUMBERS = 1 << 26  # numbers in the vectors of the negatives that exist at one time (256 MB)
 HALF_SOFTMAX = 8_000  # tracks; from here on bfloat16 scores save time
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
@@ -66,10 +72,11 @@ VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many f
 class TrainConfig:
     """How to train. `epochs` is the length of the learning-rate schedule: warm-up, then a cosine down to `final_lr`.
 
-    `negatives`: how many each loss draws (of its own for each position in bce, shared by the batch in gbce and
-    sampled_softmax). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as Fabric
-    names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on
-    a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises ValueError for settings that cannot be.
+    `negatives`: how many tracks a loss other than the softmax draws for each position, None for as many as it needs
+    (`NEGATIVES`). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as Fabric names
+    it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on a
+    CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises
+    ValueError for settings that cannot be.
     """
 
     loss: str = "softmax"
@@ -81,7 +88,7 @@ class TrainConfig:
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
     patience: int = 5
-    negatives: int = 1
+    negatives: int | None = None
     unseen_only: bool = False
     seed: int = 0
     accelerator: str = "auto"
@@ -94,12 +101,23 @@ class TrainConfig:
         if self.scores not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"scores must be auto, float32 or bfloat16, got {self.scores!r}")
         for name in ("epochs", "batch_size", "negatives", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("lr", "table_lr", "distance_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr is a share of lr, from 0 to 1, got {self.final_lr}")
+        if not 0 <= self.warmup_steps < math.inf:
+            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed must be from 0 to {(1 << 32) - 1}, got {self.seed}")
+
+    @property
+    def own_negatives(self) -> int:
+        """How many tracks are drawn for each position: `negatives`, or what the loss needs."""
+        return NEGATIVES[self.loss] if self.negatives is None else self.negatives
 
 
 def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> tuple[SASRecConfig, TrainConfig]:
@@ -116,50 +134,63 @@ def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> t
         model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
         plan = replace(plan, epochs=6)
     if n_items > FULL_SOFTMAX:
-        plan = replace(plan, loss="sampled_softmax", negatives=4096, batch_size=128)
+        plan = replace(plan, loss="sampled_softmax", batch_size=128)
     return model, plan
 
 
 class Objective(nn.Module):
     """The model with its loss: `forward(ids, targets)` is the mean loss over the real targets of a batch.
 
-    One module, so that precision and data parallelism reach the loss too. Taught in notebook 04 §2 and §7.
+    One module, so that precision and data parallelism reach the loss too. `rows`: the tracks of the training
+    playlists, int [R], by which the sampled softmax draws; without them it draws all tracks alike. Taught in notebook
+    04 §2 and §7.
     """
 
-    def __init__(self, model: SASRec, config: TrainConfig):
+    def __init__(self, model: SASRec, config: TrainConfig, rows: np.ndarray | None = None):
         super().__init__()
         self.model, self.config = model, config
         self.half = _half_scores(config, model.n_items)
         if config.loss == "sampled_softmax":
-            # Model ids are in order of popularity, so the log-uniform law is close to how often tracks are played.
-            ids = torch.arange(1, model.n_items + 1, dtype=torch.float64)
-            q = torch.log1p(1 / ids) / math.log(model.n_items + 1)
-            self.register_buffer("log_q", torch.cat([torch.zeros(1), q.log().float()]), persistent=False)
+            rows = np.arange(1, model.n_items + 1, dtype=np.int32) if rows is None else rows
+            plays = torch.from_numpy(np.bincount(rows, minlength=model.n_items + 1))
+            # No buffers: torch.distributed would send them from process to process at every step.
+            self.rows, self.log_q = torch.from_numpy(rows), (plays / len(rows)).log()
 
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
-        model, c = self.model, self.config
-        real = targets > 0
+        model, real = self.model, targets > 0
         hidden = model(ids)
-        half = self.half and hidden.device.type == "cpu"
-        if c.loss == "softmax" and c.unseen_only:
-            return unseen_softmax_loss(hidden, ids, targets, model.table(), half)
+        if self.config.loss == "softmax":
+            half = self.half and hidden.device.type == "cpu"
+            if self.config.unseen_only:
+                return unseen_softmax_loss(hidden, ids, targets, model.table(), half)
+            return softmax_loss(hidden[real], targets[real], model.table(), half)
+        # A few windows at a time, each part's vectors made again for the gradient, if all would take too much memory.
+        rows = max(1, OWN_NUMBERS // (ids.shape[1] * self.config.own_negatives * model.config.dim))
+        if rows >= len(ids):
+            return self._drawn(hidden, ids, targets)
+        summed = 0.0
+        for part in zip(hidden.split(rows), ids.split(rows), targets.split(rows), strict=True):
+            loss = checkpoint(self._drawn, *part, use_reentrant=False)
+            summed = summed + loss * (part[2] > 0).sum()
+        return summed / real.sum()
+
+    def _drawn(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
+        """The losses that draw negatives, some of its own for each position: [T, k] tracks."""
+        N, k, real = self.model.n_items, self.config.own_negatives, targets > 0
         hidden, y = hidden[real], targets[real]  # [T, D], [T]: nothing below is computed for padding
-        if c.loss == "softmax":
-            return softmax_loss(hidden, y, model.table(), half)
-        if c.loss == "sampled_softmax":
-            # float64, so on the CPU: the 24 random bits of a float32 never reach a seventh of two million tracks.
-            u = torch.rand(c.negatives, dtype=torch.float64)
-            drawn = ((model.n_items + 1.0) ** u).long().clamp(1, model.n_items).to(ids.device)
+        if self.config.loss == "sampled_softmax":
+            # A random row of the training playlists: each track as often as it is played.
+            self.rows, self.log_q = self.rows.to(y.device), self.log_q.to(y.device)
+            drawn = self.rows[torch.randint(len(self.rows), (len(y), k), device=y.device)].long()
             return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q)
-        if c.loss == "bce":
-            drawn = draw_negatives(ids, targets, model.n_items, c.negatives)[real]  # [T, k]
-            return bce_loss(hidden, *self._vectors(y, drawn))
-        drawn = torch.randint(1, model.n_items + 1, (c.negatives,), device=ids.device)
-        beta = gbce_beta(model.n_items, c.negatives)
-        return gbce_loss(hidden, *self._vectors(y, drawn), beta, same=y[:, None] == drawn)
+        drawn = draw_negatives(ids, targets, N, k)[real]
+        if self.config.loss == "bce":
+            return bce_loss(hidden, *self._vectors(y, drawn), bias=start_bias(1.0, k))
+        beta = gbce_beta(N, k)
+        return gbce_loss(hidden, *self._vectors(y, drawn), beta, bias=start_bias(beta, k))
 
     def _vectors(self, y: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """The scoring vectors of targets and negatives, [*y.shape, D] and [*drawn.shape, D].
+        """The scoring vectors of targets [T, D] and negatives [T, k, D].
 
         In one look-up: the gradient of each look-up is a whole table of its own.
         """
@@ -252,7 +283,7 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
     optimizer = torch.optim.Adam(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
-    objective, optimizer = fabric.setup(Objective(model, config), optimizer)
+    objective, optimizer = fabric.setup(Objective(model, config, known.items), optimizer)
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
 
 
