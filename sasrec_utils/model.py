@@ -212,6 +212,10 @@ class Pointer(nn.Module):
 
     def forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
         """Where each position of `ids` int64 [B, L] (0 = padding) points, by its state in `hidden` [B, L, D]."""
+        with torch.autocast(hidden.device.type, enabled=False):  # what is left of an artist is a small difference
+            return self._forward(hidden.float(), ids, groups)
+
+    def _forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
         B, L, D = hidden.shape
         place = torch.arange(L, device=ids.device)
         back = place[:, None] - place[None, :]  # [L, L], row = position, column = place; below 0 lies the future
@@ -399,6 +403,18 @@ class SASRec(nn.Module):
             attention.append(attn)
         x = self.norm(x)
         return (x, attention) if return_attention else x
+
+    def count(self, plays: Tensor) -> None:
+        """Tell the pointer, if there is one, how often each track was played in training, [N+1]."""
+        if self.config.pointer:
+            self.pointer.count(plays, self.groups)
+
+    def pointed(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What `unseen_softmax_loss` asks of the pointer, or None: log p(generate) and P(target), both [B, L]."""
+        if not self.config.pointer:
+            return None
+        found = self.pointer(hidden, ids, self.groups)
+        return found.generate, self.pointer.of_targets(found, ids, targets, self.groups)
 
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:

@@ -162,7 +162,8 @@ class Objective(nn.Module):
         if self.config.loss == "softmax":
             half = self.half and hidden.device.type == "cpu"
             if self.config.unseen_only:
-                return unseen_softmax_loss(hidden, ids, targets, model.table(), half)
+                pointed = model.pointed(hidden, ids, targets)
+                return unseen_softmax_loss(hidden, ids, targets, model.table(), half, pointed)
             return softmax_loss(hidden[real], targets[real], model.table(), half)
         # A few windows at a time, each part's vectors made again for the gradient, if all would take too much memory.
         rows = max(1, OWN_NUMBERS // (ids.shape[1] * self.config.own_negatives * model.config.dim))
@@ -280,6 +281,7 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
     histories, targets = leave_last_out(valid)
     if not ((targets > 0) & (targets <= model.n_items)).any():
         raise ValueError("nothing to choose the best epoch by: no validation playlist ends with a known track")
+    model.count(torch.from_numpy(np.bincount(known.items, minlength=model.n_items + 1)))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
     optimizer = torch.optim.Adam(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
@@ -434,7 +436,7 @@ def validate(
                 continue
             hidden = model(ids)
             if unseen_only:
-                loss = unseen_softmax_loss(hidden, ids, y, table)
+                loss = unseen_softmax_loss(hidden, ids, y, table, pointed=model.pointed(hidden, ids, y))
             else:
                 loss = softmax_loss(hidden[real], y[real], table)
             summed, count = summed + loss.item() * int(real.sum()), count + int(real.sum())

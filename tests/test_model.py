@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sasrec_utils import losses
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import Block, Dropout, SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
-from sasrec_utils.training import LOSSES, Objective, TrainConfig
+from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, load
 
 N, ARTISTS, ALBUMS, MAX_LEN = 40, 7, 11, 12
 POSITIONS = ("absolute", "rotary", "relative")
@@ -632,6 +633,70 @@ def test_a_pointer_has_finite_gradients_everywhere():
     (pointed.generate + model.pointer.of_targets(pointed, ids, targets, model.groups)).sum().backward()
     for name, parameter in model.pointer.named_parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_loss_of_the_mixture_and_its_gradients(half, monkeypatch):
+    """Against the equation written out, by autograd alone; in chunks that do not come out even."""
+    monkeypatch.setattr(losses, "CHUNK_SCORES", 64 * (N + 1))
+    torch.manual_seed(0)
+    ids, targets = random_ids(20, rows=13), random_ids(21, rows=13)
+    targets[3, 5:] = ids[3, 6:] = 0
+    new = torch.ones(13, MAX_LEN, N + 1)  # candidates: not seen yet, or the target itself
+    new[..., 0] = 0
+    for b, t in np.ndindex(13, MAX_LEN):
+        new[b, t, ids[b, : t + 1]] = 0
+        new[b, t, targets[b, t]] = 1
+
+    def plain(hidden, table, generate, pointer):
+        softmax = (hidden @ table.T).masked_fill(new == 0, -torch.inf).softmax(-1)
+        own = softmax.gather(2, targets[:, :, None])[..., 0]
+        return -(generate.exp() * own + pointer)[targets > 0].log().mean()
+
+    def ours(hidden, table, generate, pointer):
+        return losses.unseen_softmax_loss(hidden, ids, targets, table, half, (generate, pointer))
+
+    start = [
+        torch.randn(13, MAX_LEN, 16),
+        torch.randn(N + 1, 16),
+        torch.rand(13, MAX_LEN).log(),
+        torch.rand(13, MAX_LEN) * (torch.rand(13, MAX_LEN) < 0.7),  # where nothing points at the target: 0
+    ]
+    found = []
+    for loss in (plain, ours):
+        parts = [part.clone().requires_grad_() for part in start]
+        value = loss(*parts)
+        (3 * value).backward()
+        parts[3].grad *= start[3] > 0  # where nothing points, there is nothing to learn
+        found.append([value.detach(), *(part.grad for part in parts)])
+    for expected, got in zip(*found, strict=True):
+        off = (got - expected).abs().max() / expected.abs().max()
+        assert off < (0.03 if half else 1e-5)
+
+
+def test_training_moves_the_pointer_and_a_checkpoint_keeps_it(tmp_path):
+    """With artists heard again two steps later, the pointer takes over; what is saved scores what was trained."""
+    rng = np.random.default_rng(0)
+    artist_of = np.concatenate([[0], np.arange(N) % ARTISTS + 1])
+    playlists = []
+    for _ in range(60):  # two artists in turn, their tracks in any order
+        a, b = (rng.permutation(np.flatnonzero(artist_of == x)) for x in rng.choice(ARTISTS, 2, False) + 1)
+        playlists.append(np.stack([a[:5], b[:5]], 1).ravel())
+    seqs = Sequences.from_lists(playlists)
+    config = SASRecConfig(N, dim=16, heads=2, max_len=MAX_LEN, positions="relative", n_artists=ARTISTS, pointer=True)
+    model = SASRec(config, artist_of)
+    plan = TrainConfig(epochs=6, batch_size=8, unseen_only=True, warmup_steps=5, lr=1e-2, table_lr=1.0)
+    fit(model, seqs.take(np.arange(50)), seqs.take(np.arange(50, 60)), plan, tmp_path, progress=False)
+    plays = torch.from_numpy(np.bincount(seqs.take(np.arange(50)).items, minlength=N + 1))
+    share = model.pointer.share.clone()
+    model.count(plays)
+    assert torch.equal(model.pointer.share, share)  # of the training playlists, and of these alone
+    ids = torch.from_numpy(pad(seqs, MAX_LEN))[:, :-1]
+    pointed = model.pointer(model(ids), ids, model.groups)
+    assert pointed.generate[:, 5:].exp().mean() < 0.5
+    assert torch.equal(pointed.places[:, 5:, 0].argmax(-1) % 2, torch.arange(5, ids.shape[1]).expand(60, -1) % 2 ^ 1)
+    histories = random_playlists(22)
+    assert np.array_equal(load(tmp_path)[0].score(histories), model.score(histories))
 
 
 def test_plays_decide_which_track_of_an_artist_is_meant():
