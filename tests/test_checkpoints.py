@@ -7,6 +7,9 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from test_training import PLAN, POSITIONS, TRAIN, VALID, fresh, same_weights
 
 from sasrec_utils import checkpoints
 from sasrec_utils.checkpoints import CheckpointError, load, save
+from sasrec_utils.mpd.files import lock
 from sasrec_utils.training import fit
 
 
@@ -218,3 +222,136 @@ def test_nothing_is_ever_unpickled(saved, tmp_path, monkeypatch):
             load(tmp_path / "it")
             fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path / "it", resume=True, progress=False)
     assert not (tmp_path / "ran").exists()
+
+
+def test_every_flipped_bit_is_noticed(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*range(8), *rng.integers(0, len(whole), 250)]:
+        bit = 1 << int(rng.integers(8))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError) as caught:
+            load(tmp_path)
+        one_clear_sentence(caught.value, tmp_path)
+
+
+def test_loading_draws_no_random_numbers(saved):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load(saved)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("wrong", [{"blocks": 10**7}, {"max_len": 10**9, "positions": "rotary"}, {"n_items": 10**9}])
+def test_settings_that_would_take_forever_are_refused_at_once(saved, tmp_path, wrong):
+    """Crafted, and in both files alike: nothing is built before the weights have been looked at."""
+    tensors, header = checkpoints.read_tensors(saved / "model.safetensors")
+    shape = json.loads(header["model"]) | wrong
+    about = json.loads((saved / "config.json").read_text()) | {"model": shape}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    if "positions" in wrong:
+        tensors = {name: value for name, value in tensors.items() if name != "pos_emb.weight"}
+    checkpoints.write_tensors(tmp_path / "model.safetensors", tensors, {"model": json.dumps(shape)})
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load(tmp_path)
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "history.csv", "resume.safetensors"])
+def test_a_full_disk_names_the_file_and_leaves_nothing(name, monkeypatch, tmp_path):
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            self.file.write(bytes(content[:10]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    def open_full(path, mode="r", *args, **kwargs):
+        file = opened(path, mode, *args, **kwargs)
+        return Full(file) if path.name.startswith(f".{name}.") and "w" in mode else file
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        fit(fresh(), TRAIN, VALID, PLAN, tmp_path, progress=False)
+    assert caught.value.filename == str(tmp_path / name)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.endswith((".tmp", ".part"))]
+
+
+MEASURE = """
+import resource, sys
+from dataclasses import asdict
+from pathlib import Path
+import torch
+from sasrec_utils import checkpoints
+from sasrec_utils.model import SASRec, SASRecConfig
+model = SASRec(SASRecConfig(150_000, dim=128))
+adam = torch.optim.Adam(model.parameters(), fused=True)
+for p in model.parameters():
+    p.grad = torch.zeros_like(p)
+adam.step()
+directory, peak = Path(sys.argv[1]), lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+checkpoints.save(directory, model)
+checkpoints.write_run(directory, model, adam, {}, checkpoints.RunState([{}], 0.5, 1))
+print((peak() - before) * (1 if sys.platform == "darwin" else 1024) / (150_001 * 128 * 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_a_checkpoint_needs_no_memory_of_its_own(tmp_path):
+    """Model, its best and the moments, four times the weights, go to the disk from where they are."""
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.2
+
+
+def test_the_best_weights_of_an_earlier_epoch_are_in_the_run(tmp_path):
+    """They come from the folder, not from memory: a later call finds them though the folder's model is lost."""
+    plan = replace(PLAN, epochs=6, lr=0.05, patience=6)
+    model = fresh()
+    history = fit(model, TRAIN, VALID, plan, tmp_path, progress=False)
+    assert history["valid_ndcg@10"].argmax() < 5
+    for lost in ("model.safetensors", "config.json"):
+        (tmp_path / lost).unlink()
+        again = fresh(seed=4)
+        fit(again, TRAIN, VALID, plan, tmp_path, resume=True, progress=False)
+        assert same_weights(again, model) and same_weights(load(tmp_path)[0], model)
+
+
+def test_a_second_training_into_the_same_folder_is_told_so(tmp_path):
+    folder = tmp_path / "model"
+    with lock(tmp_path / ".model.lock"):  # as another process would hold it
+        with pytest.raises(CheckpointError, match="model: another training is writing there; wait until"):
+            fit(fresh(), TRAIN, VALID, PLAN, folder, progress=False)
+    with checkpoints.writing(folder):  # one process may enter twice: train_recommender around fit
+        fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), folder, progress=False)
+    assert same_weights(load(folder)[0], load(folder)[0])
+
+
+def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    save(tmp_path / "model", fresh())
+    with checkpoints.writing(tmp_path / "model"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_killed_writers_are_cleared_away(tmp_path):
+    stale = tmp_path / ".resume.safetensors.0123456789abcdef.tmp"
+    stale.write_bytes(b"half")
+    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path, progress=False)
+    assert not stale.exists()
