@@ -409,6 +409,14 @@ class SASRec(nn.Module):
         if self.config.pointer:
             self.pointer.count(plays, self.groups)
 
+    @torch.no_grad()
+    def start_from(self, vectors: np.ndarray) -> None:
+        """Give the track tables, input and output, these first values, [N+1, D]; where a row is 0 they stay."""
+        some = torch.from_numpy(vectors.any(1))
+        for table in [self.item_emb] + ([] if self.config.tied else [self.output]):
+            table.weight[some] = torch.from_numpy(vectors)[some].to(table.weight)
+        self._kept_table = None
+
     def pointed(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """What `unseen_softmax_loss` asks of the pointer, or None: log p(generate) and P(target), both [B, L]."""
         if not self.config.pointer:

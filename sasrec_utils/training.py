@@ -51,6 +51,7 @@ from sasrec_utils.losses import (
 )
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Batch, Sequences, batches, leave_last_out, windows
+from sasrec_utils.vectors import count_vectors
 
 __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe", "save"]
 
@@ -77,6 +78,9 @@ class TrainConfig:
     it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on a
     CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises
     ValueError for settings that cannot be.
+
+    `warmup_steps` are at most a tenth of the run. `table_decay`: how much of itself a table loses at each step, times
+    its learning rate (AdamW). `start`: what the track tables start from, "noise" or "counts" (`vectors.count_vectors`).
     """
 
     loss: str = "softmax"
@@ -87,6 +91,8 @@ class TrainConfig:
     distance_lr: float = 10.0  # times lr, for the weights of distances (relative positions)
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
+    table_decay: float = 0.0
+    start: str = "noise"
     patience: int = 5
     negatives: int | None = None
     unseen_only: bool = False
@@ -109,6 +115,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0 <= self.final_lr <= 1:
             raise ValueError(f"final_lr is a share of lr, from 0 to 1, got {self.final_lr}")
+        if not 0 <= self.table_decay < math.inf:
+            raise ValueError(f"table_decay must not be negative, got {self.table_decay}")
+        if self.start not in ("noise", "counts"):
+            raise ValueError(f"start must be noise or counts, got {self.start!r}")
         if not 0 <= self.warmup_steps < math.inf:
             raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
         if not 0 <= self.seed < 1 << 32:
@@ -282,9 +292,11 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
     if not ((targets > 0) & (targets <= model.n_items)).any():
         raise ValueError("nothing to choose the best epoch by: no validation playlist ends with a known track")
     model.count(torch.from_numpy(np.bincount(known.items, minlength=model.n_items + 1)))
+    if config.start == "counts":
+        model.start_from(count_vectors(known, model.n_items, model.config.dim))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
-    optimizer = torch.optim.Adam(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
     objective, optimizer = fabric.setup(Objective(model, config, known.items), optimizer)
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
 
@@ -466,17 +478,26 @@ def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
     grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
     Both would be far behind the dense layers at the same rate.
     """
-    rates = {"distance": config.distance_lr, "emb": config.table_lr, "dense": 1.0}
+    rates = {"distance": config.distance_lr, "table": config.table_lr, "dense": 1.0}
     members: dict[str, list] = {kind: [] for kind in rates}
     for name, parameter in model.named_parameters():
-        table = name.startswith(("item_emb", "pos_emb", "features", "output"))
-        members["emb" if table else "distance" if name.endswith("distance") else "dense"].append(parameter)
-    return [{"params": members[kind], "times": times} for kind, times in rates.items() if members[kind]]
+        kind = "dense"
+        if name.startswith(("item_emb", "pos_emb", "features", "output")):
+            kind = "table"
+        elif name.endswith(("distance", "distance.bias")):
+            kind = "distance"
+        members[kind].append(parameter)
+    decays = {"table": config.table_decay}
+    return [
+        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0)}
+        for kind, times in rates.items()
+        if members[kind]
+    ]
 
 
 def _schedule(step: int, total: int, config: TrainConfig) -> float:
     """Share of the learning rate at this step: a straight climb, then a cosine down to `final_lr`."""
-    climb = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    climb = min(1.0, (step + 1) / max(1, min(config.warmup_steps, total // 10)))
     fall = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * step / total))
     return climb * fall
 

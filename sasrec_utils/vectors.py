@@ -33,6 +33,7 @@ def count_vectors(train: Sequences, n_items: int, dim: int, window: int = 20, de
     vectors, sizes = _best_rank(counts, min(dim, n_items))
     found = np.zeros((n_items + 1, dim), np.float32)
     found[:, : vectors.shape[1]] = vectors * np.sqrt(sizes)
+    found[plays == 0] = 0
     return found / max(np.sqrt((found[1:] ** 2).sum(1).mean()), 1e-30)
 
 

@@ -457,6 +457,18 @@ def test_two_steps_apart_is_the_same_turn_at_every_place():
     assert alike.diagonal().mean() > near > far  # and neighbours are more alike than strangers
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_tables_start_from_vectors_that_are_given(tied):
+    model, before = make(tied=tied, lively=False), make(tied=tied, lively=False)
+    vectors = np.random.default_rng(0).random((N + 1, 16), dtype=np.float32)
+    vectors[[0, 7]] = 0  # nothing is known of these
+    model.start_from(vectors)
+    rows = np.setdiff1d(np.arange(N + 1), [0, 7])
+    for mine, old in ((model.item_emb, before.item_emb), *([] if tied else [(model.output, before.output)])):
+        assert np.array_equal(mine.weight.detach().numpy()[rows], vectors[rows])
+        assert torch.equal(mine.weight[[0, 7]], old.weight[[0, 7]])
+
+
 # Dropout
 
 
