@@ -64,6 +64,7 @@ LOSSES = tuple(NEGATIVES)
 OWN_NUMBERS = 1 << 26  # numbers in the vectors of the negatives that exist at one time (256 MB)
 HALF_SOFTMAX = 8_000  # tracks; from here on bfloat16 scores save time
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
+FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (notebook 04 §9)
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
 VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many for their ranks: a minute at any size
@@ -130,20 +131,30 @@ class TrainConfig:
         return NEGATIVES[self.loss] if self.negatives is None else self.negatives
 
 
-def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> tuple[SASRecConfig, TrainConfig]:
+def recipe(
+    shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0, n_rows: int | None = None
+) -> tuple[SASRecConfig, TrainConfig]:
     """Settings that were measured to work, by name: "paper" (absolute positions, track ids only) or "best".
 
-    Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, whose cost does not grow with the catalogue.
+    `n_rows`: known tracks in all training playlists together. With few plays for each track (`FEW_PLAYS`) tables learn
+    by heart what does not come again: "best" then lets them start from counts and learn slowly, in small batches and
+    with more dropout. Without `n_rows` it takes plays for many. With artists or albums "best" has a pointer. Above
+    `FULL_SOFTMAX` tracks the loss is the sampled softmax, whose cost does not grow with the catalogue.
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
+    large = n_items > FULL_SOFTMAX
     model = SASRecConfig(n_items, dim=128, heads=4, max_len=100, dropout=0.2)
     plan = TrainConfig(epochs=8, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
     if shape == "best":
-        features = {"n_artists": n_artists, "n_albums": n_albums}
+        pointer = bool(n_artists or n_albums) and not large
+        features = {"n_artists": n_artists, "n_albums": n_albums, "pointer": pointer}
         model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
         plan = replace(plan, epochs=6)
-    if n_items > FULL_SOFTMAX:
+        if n_rows is not None and n_rows < FEW_PLAYS * n_items and not large:
+            model = replace(model, dropout=0.5)
+            plan = replace(plan, batch_size=32, lr=3e-3, table_lr=0.3, start="counts")
+    if large:
         plan = replace(plan, loss="sampled_softmax", batch_size=128)
     return model, plan
 
@@ -160,6 +171,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
         self.half = _half_scores(config, model.n_items)
+        if model.config.pointer and not (config.loss == "softmax" and config.unseen_only):
+            raise ValueError("a model with a pointer learns by the softmax over unseen tracks: unseen_only=True")
         if config.loss == "sampled_softmax":
             rows = np.arange(1, model.n_items + 1, dtype=np.int32) if rows is None else rows
             plays = torch.from_numpy(np.bincount(rows, minlength=model.n_items + 1))
