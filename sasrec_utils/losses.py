@@ -30,6 +30,7 @@ __all__ = [
     "gbce_beta",
     "gbce_loss",
     "sampled_softmax_loss",
+    "seen_tracks",
     "softmax_loss",
     "start_bias",
     "unseen_softmax_loss",
@@ -70,10 +71,7 @@ def unseen_softmax_loss(
     `pointed`: log p(generate) and the target's probability by the pointer, both [B, L], of a model that has one. The
     loss is then that of the mixture, -log(p(generate) softmax(target) + pointer(target)) (`model.Pointer`).
     """
-    L, real = ids.shape[1], targets > 0
-    past = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril()
-    shown = past & (ids[:, None, :] != targets[:, :, None])  # [B, L, L]: at position t, is the track at place j out?
-    out = (ids[:, None, :] * shown)[real]  # [T, L] track ids, 0 = none
+    real, out = targets > 0, seen_tracks(ids, targets)
     with torch.autocast(hidden.device.type, enabled=False):
         hidden, y = hidden[real].float(), targets[real]
         own = _own(hidden, y, table)
@@ -83,6 +81,14 @@ def unseen_softmax_loss(
         other = pointer.clamp(min=torch.finfo(pointer.dtype).tiny).log() - generate
         log_z = LogZ.apply(hidden, table, y, out, half, (own - other).detach())
         return -(generate + torch.logaddexp(own - log_z, other)).mean()
+
+
+def seen_tracks(ids: Tensor, targets: Tensor) -> Tensor:
+    """What the window has shown up to each real position, without the position's target: track ids [T, L], 0 = none."""
+    L = ids.shape[1]
+    past = torch.ones(L, L, dtype=torch.bool, device=ids.device).tril()
+    shown = past & (ids[:, None, :] != targets[:, :, None])  # [B, L, L]: at position t, is the track at place j out?
+    return (ids[:, None, :] * shown)[targets > 0]
 
 
 def _own(hidden: Tensor, targets: Tensor, table: Tensor) -> Tensor:
@@ -204,7 +210,13 @@ def draw_negatives(
 
 
 def sampled_softmax_loss(
-    hidden: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, negatives: Tensor, log_q: Tensor
+    hidden: Tensor,
+    targets: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    negatives: Tensor,
+    log_q: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the target against k drawn tracks, with the logQ correction.
 
@@ -212,11 +224,15 @@ def sampled_softmax_loss(
     `negative` [T, k, D] their vectors, or [k] and [k, D] if all positions share one draw. `log_q` [N+1]: the log of
     the probability with which each track is drawn. Scores of negatives are lowered by log(k q): the loss then
     estimates the full softmax (Bengio & Senécal 2008, equation 5). A negative that is a position's own target does not
-    count there.
+    count there, nor one that is among the tracks `out` [T, S] of its position (0 = none): with `seen_tracks` the loss
+    estimates `unseen_softmax_loss`.
     """
     own = (hidden * positive).sum(-1, keepdim=True)  # [T, 1]
     scores = _products(hidden, negative) - (log_q[negatives] + math.log(negatives.shape[-1]))
-    scores = scores.masked_fill(targets[:, None] == negatives, -torch.inf)
+    void = targets[:, None] == negatives
+    if out is not None:
+        void = void | (negatives.expand(len(out), -1)[:, :, None] == out[:, None, :]).any(2)
+    scores = scores.masked_fill(void, -torch.inf)
     return (torch.logsumexp(torch.cat([own, scores], 1), 1) - own.squeeze(1)).mean()
 
 

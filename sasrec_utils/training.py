@@ -45,6 +45,7 @@ from sasrec_utils.losses import (
     gbce_beta,
     gbce_loss,
     sampled_softmax_loss,
+    seen_tracks,
     softmax_loss,
     start_bias,
     unseen_softmax_loss,
@@ -75,10 +76,11 @@ class TrainConfig:
     """How to train. `epochs` is the length of the learning-rate schedule: warm-up, then a cosine down to `final_lr`.
 
     `negatives`: how many tracks a loss other than the softmax draws for each position, None for as many as it needs
-    (`NEGATIVES`). `patience`: epochs without a better validation NDCG@10 before it stops. `precision`: as Fabric names
-    it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax keeps its scores in on a
-    CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is large enough to gain. Raises
-    ValueError for settings that cannot be.
+    (`NEGATIVES`). `unseen_only`: in the two softmax losses, tracks that the playlist has shown are no candidates (BCE
+    and gBCE do not draw them anyway). `patience`: epochs without a better validation NDCG@10 before it stops.
+    `precision`: as Fabric names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax
+    keeps its scores in on a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is
+    large enough to gain. Raises ValueError for settings that cannot be.
 
     `warmup_steps` are at most a tenth of the run. `table_decay`: how much of itself a table loses at each step, times
     its learning rate (AdamW). `start`: what the track tables start from, "noise" or "counts" (`vectors.count_vectors`).
@@ -138,8 +140,10 @@ def recipe(
 
     `n_rows`: known tracks in all training playlists together. With few plays for each track (`FEW_PLAYS`) tables learn
     by heart what does not come again: "best" then lets them start from counts and learn slowly, in small batches and
-    with more dropout. Without `n_rows` it takes plays for many. With artists or albums "best" has a pointer. Above
-    `FULL_SOFTMAX` tracks the loss is the sampled softmax, whose cost does not grow with the catalogue.
+    with more dropout. Without `n_rows` it takes plays for many. With artists or albums "best" has a pointer.
+
+    Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, with 16 negatives of its own for each position. The
+    full softmax compares every position with every track; here only Adam still passes over all tracks, once a step.
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
@@ -149,7 +153,7 @@ def recipe(
     if shape == "best":
         pointer = bool(n_artists or n_albums) and not large
         features = {"n_artists": n_artists, "n_albums": n_albums, "pointer": pointer}
-        model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
+        model = replace(model, dropout=0.1, positions="relative", tied=False, **features)
         plan = replace(plan, epochs=6)
         if n_rows is not None and n_rows < FEW_PLAYS * n_items and not large:
             model = replace(model, dropout=0.5)
@@ -206,7 +210,8 @@ class Objective(nn.Module):
             # A random row of the training playlists: each track as often as it is played.
             self.rows, self.log_q = self.rows.to(y.device), self.log_q.to(y.device)
             drawn = self.rows[torch.randint(len(self.rows), (len(y), k), device=y.device)].long()
-            return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q)
+            out = seen_tracks(ids, targets) if self.config.unseen_only else None
+            return sampled_softmax_loss(hidden, y, *self._vectors(y, drawn), drawn, self.log_q, out)
         drawn = draw_negatives(ids, targets, N, k)[real]
         if self.config.loss == "bce":
             return bce_loss(hidden, *self._vectors(y, drawn), bias=start_bias(1.0, k))

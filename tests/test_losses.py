@@ -264,17 +264,21 @@ def log_uniform(N) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_sampled_softmax_is_its_formula(shared):
+@pytest.mark.parametrize("unseen", [True, False])
+def test_sampled_softmax_is_its_formula(shared, unseen):
     N, T, K, D = 30, 6, 9, 4
     hidden, table, targets = random(1, T, D), random(2, N + 1, D), integers(3, N, T)
     drawn = integers(4, N, K) if shared else integers(4, N, T, K)
     drawn[..., 0] = targets[2]  # somebody's target
     drawn[..., 1] = drawn[..., 2]  # drawn twice
     log_q = log_uniform(N)
-    loss = sampled_softmax_loss(hidden, targets, table[targets], table[drawn], drawn, log_q)
+    out = torch.stack([drawn.expand(T, K)[:, 3], torch.zeros(T, dtype=torch.long)], 1) if unseen else None
+    loss = sampled_softmax_loss(hidden, targets, table[targets], table[drawn], drawn, log_q, out)
     losses = []
-    for h, y, own in zip(hidden, targets, drawn.expand(T, K), strict=True):
-        scores = [h @ table[y]] + [h @ table[x] - math.log(K) - log_q[x] for x in own if x != y]
+    for t, (h, y) in enumerate(zip(hidden, targets, strict=True)):
+        void = {int(y)} | (set(out[t].tolist()) if unseen else set())
+        own = [x for x in drawn.expand(T, K)[t].tolist() if x not in void]
+        scores = [h @ table[y]] + [h @ table[x] - math.log(K) - log_q[x] for x in own]
         losses.append(torch.logsumexp(torch.stack(scores), 0) - h @ table[y])
     expected = torch.stack(losses).mean()
     assert torch.allclose(loss, expected, atol=1e-5)
@@ -303,8 +307,9 @@ def test_many_negatives_make_it_the_full_softmax():
     assert abs(uncorrected.item() - full.item()) > 0.1
 
 
+@pytest.mark.parametrize("unseen", [True, False])
 @pytest.mark.parametrize("rows", [None, [1] * 60 + [2] * 20 + [*range(1, 26)] * 2])
-def test_the_objective_draws_by_the_law_it_corrects_for(rows):
+def test_the_objective_draws_by_the_law_it_corrects_for(rows, unseen):
     """Averaged over many draws, exp(loss) of the sampled softmax is exp(loss) of the full one: unbiased as a whole."""
     N = 25
     model = SASRec(SASRecConfig(N, dim=4, heads=1, blocks=1, dropout=0.0))
@@ -313,10 +318,10 @@ def test_the_objective_draws_by_the_law_it_corrects_for(rows):
     ids, targets = window([4, 11], 1, N)
     torch.manual_seed(0)
     with torch.inference_mode():
-        full = Objective(model, TrainConfig(loss="softmax"))(ids, targets).exp().item()
-        plan = TrainConfig(loss="sampled_softmax", negatives=20)
+        full = Objective(model, TrainConfig(loss="softmax", unseen_only=unseen))(ids, targets).exp().item()
+        plan = TrainConfig(loss="sampled_softmax", negatives=20, unseen_only=unseen)
         sampled = Objective(model, plan, None if rows is None else np.array(rows, dtype=np.int32))
-        values = torch.stack([sampled(ids, targets).exp() for _ in range(3000)])
+        values = torch.stack([sampled(ids, targets).exp() for _ in range(1500)])
     assert abs(values.mean().item() - full) < 4 * values.std().item() / math.sqrt(len(values))
     assert values.std().item() / math.sqrt(len(values)) < 0.05 * full  # or the line above would say little
 
@@ -504,3 +509,15 @@ def test_the_scores_are_bfloat16_where_that_was_chosen(monkeypatch):
             }
             assert value["float32"] != value["bfloat16"] == pytest.approx(value["float32"], abs=0.02)
             assert value["auto"] == value["bfloat16" if fast else "float32"]
+
+
+@pytest.mark.parametrize(("loss", "k", "beta"), [("bce", 1, 1.0), ("bce", 8, 1.0), ("gbce", 8, gbce_beta(50, 8))])
+def test_an_untrained_model_starts_from_the_bias(loss, k, beta):
+    """All its scores are 0: the loss is that of scores which are all the bias."""
+    model = SASRec(SASRecConfig(50, dim=4, heads=1, blocks=1, dropout=0.0))
+    with torch.no_grad():
+        model.item_emb.weight.zero_()
+    bias = math.log(beta / k)
+    expected = beta * math.log1p(math.exp(-bias)) + k * math.log1p(math.exp(bias))
+    objective = Objective(model, TrainConfig(loss=loss, negatives=k))
+    assert objective(*window([1, 2, 3], 3, 50)).item() == pytest.approx(expected, rel=1e-5)

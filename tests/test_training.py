@@ -419,8 +419,8 @@ if __name__ == "__main__":
         return validate(*args)
     training.validate = noted
     for loss in ("unseen", "bce"):
-        model = t.fresh(dropout=0.0, n_artists=0)
-        history = t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), os.path.join(sys.argv[1], loss), progress=False)
+        model, out = t.fresh(dropout=0.0, n_artists=0), os.path.join(sys.argv[1], loss)
+        t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), out, progress=False)
 """
 
 
@@ -470,16 +470,23 @@ def test_two_processes_are_one(tmp_path):
 # Mistakes
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"loss": "nonsense"}, "softmax, sampled_softmax, bce, gbce"), ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"),
-    ({"negatives": 0}, "negatives"), ({"patience": 0}, "patience"), ({"lr": 0}, "lr"), ({"lr": -1.0}, "lr"),
-    ({"lr": math.nan}, "lr"), ({"lr": math.inf}, "lr"), ({"table_lr": -1.0}, "table_lr"),
-    ({"table_lr": math.nan}, "table_lr"), ({"distance_lr": 0.0}, "distance_lr"), ({"final_lr": 5.0}, "final_lr"),
-    ({"final_lr": -0.1}, "final_lr"), ({"warmup_steps": -1}, "warmup_steps"), ({"seed": -1}, "seed"), ({"seed": 1 << 60}, "seed"),
-])  # fmt: skip
-def test_settings_that_cannot_be_are_refused(changes, word):
-    with pytest.raises(ValueError, match=word):
-        TrainConfig(**changes)
+WRONG = [
+    *(("epochs", 0), ("batch_size", 0), ("negatives", 0), ("patience", 0), ("seed", -1), ("seed", 1 << 60)),
+    *(("lr", wrong) for wrong in (0, -1.0, math.nan, math.inf)),
+    *((rate, wrong) for rate in ("table_lr", "distance_lr") for wrong in (-1.0, 0.0, math.nan)),
+    *(("final_lr", 5.0), ("final_lr", -0.1), ("warmup_steps", -1), ("scores", "float8")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_settings_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        TrainConfig(**{name: value})
+
+
+def test_an_unknown_loss_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="softmax, sampled_softmax, bce, gbce"):
+        TrainConfig("nonsense")
 
 
 def test_a_run_without_anything_to_learn_or_to_judge_by_is_refused():
