@@ -168,7 +168,7 @@ def by_hand(model, plan) -> list[float]:
         summed = seen = 0
         for ids, targets in batches(TRAIN, model.config.max_len, plan.batch_size, rng):
             fall = 0.5 * (1 + math.cos(math.pi * step / (plan.epochs * per_epoch)))
-            climb = min(1.0, (step + 1) / plan.warmup_steps)
+            climb = min(1.0, (step + 1) / min(plan.warmup_steps, plan.epochs * per_epoch // 10))
             for group in groups:
                 share = climb * (plan.final_lr + (1 - plan.final_lr) * fall)
                 adam.param_groups[groups.index(group)]["lr"] = plan.lr * share * group["times"]
@@ -186,7 +186,8 @@ def by_hand(model, plan) -> list[float]:
 
 def test_a_run_is_a_plain_loop():
     """The betas of Adam, the rate of each kind of weight, the schedule, the seeds of order and dropout."""
-    plan = replace(PLAN, epochs=2, unseen_only=True, table_lr=3.0, distance_lr=7.0, final_lr=0.1, seed=3)
+    plan = replace(PLAN, epochs=3, unseen_only=True, table_lr=3.0, distance_lr=7.0, final_lr=0.1, seed=3)
+    plan = replace(plan, warmup_steps=3, batch_size=8)
     one, other = fresh(positions="relative", tied=False), fresh(positions="relative", tied=False)
     last = {}
     history = fit(one, TRAIN, VALID, plan, after_epoch=lambda _: last.update(copied(one)), progress=False)
