@@ -5,6 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# For every target, so that kernels have it too, which may load torch before sasrec_utils: see sasrec_utils/__init__.py.
+ifeq ($(origin OMP_WAIT_POLICY),undefined)
+GOMP_SPINCOUNT ?= 10000
+export GOMP_SPINCOUNT
+endif
+
 .PHONY: setup lab run test notebooks lint clean
 
 setup: $(VENV)/.ready

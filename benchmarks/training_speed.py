@@ -1,14 +1,16 @@
 """How many real targets a second one training step gets through, against peers at the same architecture and loss.
 
     python benchmarks/training_speed.py                     # this project and the plain loop
-    python benchmarks/training_speed.py --rectools PYTHON   # and RecTools, by a Python that has benchmarks/requirements.txt
+    python benchmarks/training_speed.py --case huge         # the losses at 300,000 tracks
+    python benchmarks/training_speed.py --rectools PYTHON   # and RecTools (a Python with benchmarks/requirements.txt)
 
 Every line is a process of its own (its peak memory is its own, too). All of them: width 64, 2 blocks, 2 heads, dropout
 0.2, batches of 128, the same made-up sequences: the lengths of a shop's customers ("short", 12 % of the padded
-positions are real) or of playlists ("playlists"). Timings depend on the machine, the ratios less so: compare the lines
-of one run. The plain loop is written as tutorials write it: left padding to L, `nn.TransformerEncoder` with a causal and
-a padding mask, scores of all tracks at every position, `F.cross_entropy(ignore_index=0)`. The lines after it switch on
-one change after the other until it is this project's loop.
+positions are real) or of playlists ("playlists", and "large" and "huge" with more tracks, this project only). Timings
+depend on the machine, the ratios less so: compare the lines of one run. The plain loop is written as tutorials write
+it: left padding to L, `nn.TransformerEncoder` with a causal and a padding mask, scores of all tracks at every
+position, `F.cross_entropy(ignore_index=0)`. The lines after it switch on one change after the other until it is this
+project's loop. Each loss has as many negatives as it takes by itself.
 """
 
 from __future__ import annotations
@@ -37,7 +39,12 @@ class Case:
     users: int
 
 
-CASES = {"short": Case(23_715, 50, 6.5, 0.75, 12_000), "playlists": Case(23_340, 100, 66.0, 0.85, 3_000)}
+CASES = {
+    "short": Case(23_715, 50, 6.5, 0.75, 12_000),
+    "playlists": Case(23_340, 100, 66.0, 0.85, 3_000),
+    "large": Case(100_000, 100, 66.0, 0.85, 3_000),
+    "huge": Case(300_000, 100, 66.0, 0.85, 8_000),
+}
 BATCH, DIM, BLOCKS, HEADS, DROPOUT = 128, 64, 2, 2, 0.2
 LADDER = ("plain", "+ loss at real targets only", "+ batches of similar length", "+ fused Adam", "+ chunked softmax")
 
@@ -106,9 +113,8 @@ def steps(case: Case, variant: str, loss_name: str):
     seqs, rung = sequences(case), 9 if ours else LADDER.index(variant)
     shape = SASRecConfig(case.tracks, DIM, BLOCKS, HEADS, case.max_len, DROPOUT)
     model = SASRec(shape) if rung >= 2 else plain_model(case)
-    negatives = 1024 if loss_name == "sampled_softmax" else 1
     scores = "float32" if "float32" in variant else "auto"
-    objective = Objective(model, TrainConfig(loss=loss_name, negatives=negatives, scores=scores)) if ours else None
+    objective = Objective(model, TrainConfig(loss=loss_name, scores=scores), seqs.items) if ours else None
     model.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98), fused=rung >= 3)
     rng = np.random.default_rng(1)
@@ -213,16 +219,17 @@ def main() -> None:
         result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(result))
         return
-    for case in args.case or CASES:
+    for case in args.case or ("short", "playlists"):
         c = CASES[case]
         seqs = sequences(c)
         real = np.minimum(seqs.lengths - 1, c.max_len).mean() / c.max_len
-        print(
-            f"\n{case}: {c.tracks:,} tracks, L = {c.max_len}, {real:.0%} of padded positions are real, {args.threads} threads\n"
-        )
+        print(f"\n{case}: {c.tracks:,} tracks, L = {c.max_len}, {real:.0%} of padded positions are real, ", end="")
+        print(f"{args.threads} threads\n")
         print("| who | loss | targets/s | ratio | memory |\n|---|---|---|---|---|", flush=True)
         lines = [(variant, "softmax") for variant in (*LADDER, "ours, float32 scores", "ours")]
-        lines += [("plain", "bce"), ("ours", "bce"), ("ours", "sampled_softmax")]
+        lines += [("plain", "bce"), ("ours", "bce"), ("ours", "sampled_softmax"), ("ours", "gbce")]
+        if case in ("large", "huge"):
+            lines = [("ours", loss) for loss in ("softmax", "sampled_softmax", "gbce", "bce")]
         base = {}
         for variant, loss in lines:
             command = [sys.executable, __file__, "--one", json.dumps([case, variant, loss])]
@@ -245,10 +252,8 @@ def show(who: str, loss: str, done: subprocess.CompletedProcess, base: dict) -> 
         return
     r = json.loads(done.stdout.strip().splitlines()[-1])
     base.setdefault(loss, r["targets_per_second"])
-    print(
-        f"| {who} | {loss} | {r['targets_per_second']:,.0f} | {r['targets_per_second'] / base[loss]:.1f} | {r['memory']:.2f} GB |",
-        flush=True,
-    )
+    speed = r["targets_per_second"]
+    print(f"| {who} | {loss} | {speed:,.0f} | {speed / base[loss]:.1f} | {r['memory']:.2f} GB |", flush=True)
 
 
 if __name__ == "__main__":

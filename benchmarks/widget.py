@@ -2,10 +2,10 @@
 
     python benchmarks/widget.py [--tracks 34000] [--changes 200] [--threads 2]
 
-Runs the picker in a real kernel, as JupyterLab does, and times whole messages: one cell that makes one change, until the
-kernel is idle again and all widget messages have arrived; only the browser's own drawing is missing. Playlists have 50
-tracks. An untrained SASRec of the given size is as fast as a trained one; the others are fitted on random playlists; the
-oracle's world is made with as many tracks.
+Runs the picker in a real kernel, as JupyterLab does, and times whole messages: one cell that makes one change, until
+the kernel is idle again and all widget messages have arrived; only the browser's own drawing is missing. Playlists have
+50 tracks. An untrained SASRec of the given size is as fast as a trained one; the others are fitted on random playlists;
+the oracle's world is made with as many tracks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ playlists = Sequences.from_lists([p[:51] for p in everything if len(p) >= 51])
 text = {{c: [f"{{c}} {{i}}" for i in range(n)] for c in ("track_uri", "track_name", "artist_name", "album_name")}}
 tracks = pd.DataFrame(text)
 feature = np.append(0, rng.integers(1, n // 8, n))
-shape = SASRecConfig(n, dim=128, heads=4, max_len=100, positions="relative", tied=False, n_artists=n // 8, n_albums=n // 8)
+features = dict(n_artists=n // 8, n_albums=n // 8)
+shape = SASRecConfig(n, dim=128, heads=4, max_len=100, positions="relative", tied=False, **features)
 model = SASRec(shape, feature, feature).eval()
 model.keep_table()
 scorers = {{

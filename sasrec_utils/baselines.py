@@ -52,7 +52,7 @@ def _weights(histories: Sequences, n_items: int, n_last: int, decay: float) -> s
 class Popularity:
     """The same ranking for everyone: number of plays in the training playlists.
 
-    Scores are plays, plus less than one half to part ties. Taught in notebook 05 §3.
+    Scores are plays, plus less than one half to part ties. Taught in notebook 06 §3.
     """
 
     plays: np.ndarray
@@ -80,7 +80,7 @@ class Markov:
     P(j | i) = (n_ij + damping · p_j) / (n_i + damping), with n_ij how often j directly followed i, n_i its sum over j
     and p the popularity: a Dirichlet prior, which trusts a track the more the oftener it was played (MacKay and Peto
     1995). The score is the mean of P(· | i) over the `n_last` newest tracks with weights `decay`^age. `n_last=1` is the
-    plain chain. Taught in notebook 05 §3.
+    plain chain. Taught in notebook 06 §3.
     """
 
     counts: sparse.csr_array
@@ -140,7 +140,7 @@ class ItemKNN:
     Similarity of two tracks: s_ij = c_ij / (sqrt(n_i n_j) + shrink), with c_ij the playlists that hold both and n_i
     those that hold i: the cosine of their playlist vectors (Sarwar et al., WWW 2001), pulled to 0 where the evidence is
     thin. Each track keeps its `neighbours` most similar ones. The score is the sum of s_ij over the `n_last` newest
-    tracks i of the history with weights `decay`^age. Taught in notebook 05 §3.
+    tracks i of the history with weights `decay`^age. Taught in notebook 06 §3.
     """
 
     similarity: sparse.csr_array
@@ -164,9 +164,9 @@ class ItemKNN:
         """Similarities of tracks over the training playlists.
 
         Rows of the track × track matrix are made in blocks and cut to `neighbours` at once, so memory stays at N ×
-        `neighbours` entries of 8 bytes however large the catalogue. A thousand are as good as all of them, two hundred
-        are not: Recall@500 of the next track on 3,000 made-up `mpd-like` playlists is .505 with 200, .551 with 1,000
-        and .561 with all (Recall@10 .148, .161, .161), on LastFM .595, .600 and .601.
+        `neighbours` entries of 8 bytes however large the catalogue. A thousand are nearly as good as all of them:
+        with shrink 1 and decay .8, Recall@500 of the next track on 3,000 made-up `mpd-like` playlists was .505 with
+        200, .551 with 1,000 and .561 with all (Recall@10 .148, .161, .161).
         """
         if neighbours < 1:
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
@@ -241,7 +241,7 @@ class Blend:
     `logits` goes through a softmax before that, as SASRec should: its scores are log-probabilities up to a constant. A
     track that any part rules out (-inf) stays ruled out. A blend is a scorer, so it can be part of another. For
     item-kNN + Markov, z-scores gave the best NDCG@10 on two public data sets and two made-up worlds, against scaling by
-    the largest score, sums of probabilities or logarithms, and reciprocal ranks. Taught in notebook 05 §3.
+    the largest score, sums of probabilities or logarithms, and reciprocal ranks. Taught in notebook 06 §3.
     """
 
     scorers: tuple
@@ -331,7 +331,7 @@ def tune(candidates: Iterable, histories: Sequences, targets: np.ndarray, *, k: 
     `candidates`: scorers, most simply one fitted scorer with changed settings (`dataclasses.replace(knn, decay=0.9)`).
     `histories`, `targets`: of *validation* playlists, never of the test ones: a setting chosen on the test set has seen
     the answers. Returns (scorer, DataFrame with a row per candidate: name, settings, recall, ndcg). The earlier of
-    equals wins. Raises ValueError when no target is known. Taught in notebook 05 §3.
+    equals wins. Raises ValueError when no target is known. Taught in notebook 06 §3.
     """
     best, best_ndcg, rows = None, -1.0, []
     for candidate in candidates:
@@ -361,7 +361,7 @@ def tune_blend(
 
     Tries all weights that are multiples of `step` and sum to 1, so one part alone is among them; each part with a
     negative score is tried as it is and as logits. Every part is scored once. Two parts are 21 blends, three are 231
-    (or blend a blend). `histories`, `targets` as in `tune`. The earlier of equals wins. Taught in notebook 05 §3.
+    (or blend a blend). `histories`, `targets` as in `tune`. The earlier of equals wins. Taught in notebook 06 §3.
     """
     parts = tuple(scorers)
     whole = Blend(parts, (1.0,) * len(parts))  # refuses parts that do not fit before anything is scored
@@ -436,7 +436,7 @@ def fit_baselines(train: Sequences, n_items: int, histories: Sequences, targets:
 
     `train`: training playlists in model ids; `histories`, `targets`: of validation playlists, on which settings and
     weights are chosen by NDCG@k. The Markov chain in the list is the plain one (last track only); the blend has one
-    over the ten newest tracks. Taught in notebook 05 §3.
+    over the ten newest tracks. Taught in notebook 06 §3.
     """
     markov = Markov.fit(train, n_items)
     longer, _ = tune(
@@ -470,6 +470,6 @@ def blend_of_all(
     """The blend of a trained model with item-kNN and Markov, each with a weight of its own, and the whole comparison.
 
     `baselines`: what `fit_baselines` returns; the parts are those of its blend. `histories`, `targets`: of validation
-    playlists, as in `tune_blend`. Taught in notebook 05 §3.
+    playlists, as in `tune_blend`. Taught in notebook 06 §3.
     """
     return tune_blend((model, *baselines[-1].scorers), histories, targets, k=k, name=name)

@@ -245,8 +245,14 @@ class SASRec(nn.Module):
             x = x + embedding(getattr(self, f"{name}_of")[ids])
         return x
 
+    def train(self, mode: bool = True) -> SASRec:
+        """As of any module. Training lets go of a kept table, which would stay as it was while the weights move."""
+        if mode:
+            self._kept_table = None
+        return super().train(mode)
+
     def keep_table(self) -> None:
-        """Make `table()` once and for all, for serving: the weights must not change after this."""
+        """Make `table()` once, for serving, until the model is trained again: the weights must not change meanwhile."""
         self._kept_table = None
         # Stored by columns: the product of one hidden state with it is seven times as fast.
         self._kept_table = self.table().detach().T.contiguous().T

@@ -1,7 +1,7 @@
 """Track names in, track names out: a trained model with its catalogue, ready to use.
 
 A model directory is complete in itself: `model.safetensors` and `config.json` (the weights and their shape) and
-`tracks.parquet` (what model ids 1…N are called). Taught in notebook 06.
+`tracks.parquet` (what model ids 1…N are called). Taught in notebook 07.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +21,34 @@ import pyarrow.parquet as pq
 import torch
 
 from sasrec_utils.baselines import Markov
+from sasrec_utils.checkpoints import CheckpointError, is_writer, load, save, writing
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
+from sasrec_utils.mpd.files import write_beside
+from sasrec_utils.playlist_text import PlaylistText, read_playlist
 from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.track_names import COLUMNS, TrackNames, not_a_track, plain, track_uri
+from sasrec_utils.training import fit, recipe
 from sasrec_utils.world import Oracle
 
-__all__ = ["Recommendation", "Recommender", "extend", "save_tracks", "train_recommender"]
-
-_COLUMNS = ("track_uri", "track_name", "artist_name", "album_name")
+__all__ = [
+    "Recommendation",
+    "Recommender",
+    "extend",
+    "load_tracks",
+    "readable",
+    "save_tracks",
+    "train_recommender",
+    "unfinished",
+]
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """`table`: rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
 
-    `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as it was given.
+    `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as given.
     `note`: one sentence if something needs saying (unknown tracks, an empty history), else "". `scores`: of all tracks,
     float32 [N+1]. `left_out`: model ids that were no candidates: those of the history, and those asked to be excluded.
     """
@@ -62,45 +72,44 @@ class Recommendation:
         return 1 + int(beaten_by.sum())
 
     def __str__(self) -> str:
-        text = self.table[["rank", "track_name", "artist_name", "album_name", "score"]].to_string(index=False)
+        text = readable(self.table[["rank", "track_name", "artist_name", "album_name", "score"]]).to_string(index=False)
         return f"{text}\n{self.note}" if self.note else text
 
     def _repr_html_(self) -> str:
         note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
-        return self.table.to_html(index=False, escape=True) + note
+        return readable(self.table).to_html(index=False, escape=True) + note
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of tracks to show: names in one line that no terminal obeys (`plain`), and "" where a name is missing."""
+    return table.assign(**{name: [plain(text) for text in table[name]] for name in COLUMNS if name in table})
 
 
 class Recommender:
     """Any scorer with the names of its tracks. `Recommender.load(directory)` makes one from a trained model.
 
     `scorer`: see evaluation; `tracks`: a table whose row i is model id i + 1, with `track_uri`, `track_name`,
-    `artist_name`, `album_name`. Taught in notebook 06.
+    `artist_name`, `album_name`. `names`: what finds tracks by what people write. `remark`: a sentence that every answer
+    carries, for instance that the model's training was stopped. Taught in notebook 07.
     """
 
-    def __init__(self, scorer, tracks: pd.DataFrame):
+    def __init__(self, scorer, tracks: pd.DataFrame, remark: str = ""):
         if len(tracks) != scorer.n_items:
             raise ValueError(f"{scorer.name} scores {scorer.n_items} tracks, the table names {len(tracks)}")
-        self.scorer = scorer
-        # Object arrays: picking ten entries takes microseconds, from a pandas column it would take most of a request.
-        self._names = {c: tracks[c].to_numpy(dtype=object, na_value=None) for c in _COLUMNS}
-        self._id_of_uri = {uri: i + 1 for i, uri in enumerate(self._names["track_uri"])}
+        self.scorer, self.names, self.remark = scorer, TrackNames(tracks), remark
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> Recommender:
         """The recommender of a model directory. Raises CheckpointError if something is missing or damaged."""
-        model, _ = load(directory)
-        path = Path(directory) / "tracks.parquet"
+        model, about = load(directory)
+        tracks = load_tracks(directory)
+        model.keep_table()
         try:
-            # Without the notes that pandas keeps in the file: nothing there is needed, and damaged they give any error.
-            tracks = pq.read_table(path, columns=list(_COLUMNS)).to_pandas(ignore_metadata=True)
-            model.keep_table()
-            return cls(model, tracks)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            reason = " ".join(str(error).split())  # some are spread over lines
+            return cls(model, tracks, unfinished(directory, about))
+        except ValueError as error:
+            path = Path(directory) / "tracks.parquet"
             raise CheckpointError(
-                f"{path}: does not name the model's tracks ({reason}); train the model again."
+                f"{path}: does not name the model's tracks ({error}); train the model again."
             ) from error
 
     def __len__(self) -> int:
@@ -109,10 +118,10 @@ class Recommender:
     def recommend(self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = ()) -> Recommendation:
         """The `k` tracks that should follow `tracks`, which are given oldest first, as URIs or names.
 
-        A name is a track's name or "artist - track", in any case; several tracks of one name mean the most played.
-        Tracks of the history are not recommended again, nor are those of `exclude`, which the model does not see. What
-        the model does not know is named in `unknown` and `note`; with nothing left, the most played tracks are
-        recommended and the note says so.
+        What a name may look like, `TrackNames.find` says: "artist - track" and much else; several tracks of one name
+        mean the most played. Tracks of the history are not recommended again, nor are those of `exclude`, which the
+        model does not see. What the model does not know is in `unknown`, and `note` says it; with nothing left, the
+        most played tracks are recommended and the note says so.
         """
         return self.recommend_batch([tracks], k, [exclude])[0]
 
@@ -135,7 +144,7 @@ class Recommender:
 
         The softmax of SASRec's scores; the oracle's and the Markov chain's as they are, for they are probabilities; of
         others each score's share of the sum. A SASRec that knows no track of the history orders by popularity, and a
-        blend adds up z-scores: neither gives shares. Taught in notebook 06 §2.
+        blend adds up z-scores: neither gives shares. Taught in notebook 07 §2.
         """
         if isinstance(self.scorer, SASRec):
             if not answer.history:
@@ -153,7 +162,7 @@ class Recommender:
         """Where the newest track of each history looks, float32 [B, blocks, H, L]; None if the scorer does not look.
 
         `histories`: B lists of L model ids each, at most the model's `max_len`. What is missing to 1 goes to nothing.
-        Taught in notebook 06 §5.
+        Taught in notebook 07 §5.
         """
         if not isinstance(self.scorer, SASRec):
             return None
@@ -163,7 +172,12 @@ class Recommender:
 
     def table(self, ids: np.ndarray) -> pd.DataFrame:
         """Names of model ids 1…N, one row each."""
-        return pd.DataFrame({"track_id": ids, **{c: self._names[c][np.asarray(ids) - 1] for c in _COLUMNS}})
+        return self.names.table(ids)
+
+    def read_playlist(self, source: str | bytes | os.PathLike, suggestions: int = 3) -> PlaylistText:
+        """A playlist that somebody pasted or exported, in this model's ids; `recommend(uris of its table)` goes on from
+        there. See `playlist_text.read_playlist` for what is understood and what is raised."""
+        return read_playlist(source, self.names, suggestions)
 
     def _resolve(self, tracks: Iterable[str]) -> tuple[list[int], list[str]]:
         """Model ids of the tracks that the model knows, and the others as they were given."""
@@ -173,34 +187,37 @@ class Recommender:
         for track in tracks:
             if not isinstance(track, str):
                 raise TypeError(f"a track must be given as a URI or a name, got {track!r}")
-            found = self._id_of_uri.get(track) or self._id_of_name.get(_fold(track))
-            ids.append(found) if found else unknown.append(track)
+            found = self.names.find(track)
+            if found:
+                ids.append(found)
+            else:
+                unknown.append(track)
         return ids, unknown
 
     def _answer(
         self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str], left_out: set[int]
     ) -> Recommendation:
         best = best[best > 0]
-        columns = {"rank": np.arange(1, len(best) + 1), "track_id": best}
-        columns |= {c: self._names[c][best - 1] for c in _COLUMNS}
-        table = pd.DataFrame({**columns, "score": scores[best]})
-        note = ""
-        if unknown:
-            few = ", ".join(map(repr, unknown[:3])) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-            note = f"Not known to the model and left out: {few}."
+        table = self.names.table(best)
+        table.insert(0, "rank", np.arange(1, len(best) + 1))
+        table["score"] = scores[best]
+        notes = [_unknown_words(unknown)] if unknown else []
         if not ids:
-            note = (note + " The history is empty: these are the most played tracks.").strip()
-        return Recommendation(table, ids, unknown, note, scores, left_out)
+            notes.append("The history is empty: these are the most played tracks.")
+        if self.remark:
+            notes.append(self.remark)
+        return Recommendation(table, ids, unknown, " ".join(notes), scores, left_out)
 
-    @cached_property
-    def _id_of_name(self) -> dict[str, int]:
-        names: dict[str, int] = {}
-        for i, (track, artist) in enumerate(zip(self._names["track_name"], self._names["artist_name"], strict=True)):
-            if track:  # ids are in order of plays: the first one of a name is the most played
-                names.setdefault(_fold(track), i + 1)
-                if artist:
-                    names.setdefault(_fold(f"{artist} - {track}"), i + 1)
-        return names
+
+def _unknown_words(unknown: list[str]) -> str:
+    """A sentence about what was left out. Names are told; an address says nothing to a reader and is only counted."""
+    named = [text for text in unknown if not (track_uri(text) or not_a_track(text) or text.startswith("spotify:"))]
+    parts = [", ".join(map(repr, named[:3]))] if named else []
+    if len(named) > 3:
+        parts.append(f"{len(named) - 3} more")
+    if links := len(unknown) - len(named):
+        parts.append(f"{links} link" + ("" if links == 1 else "s"))
+    return f"Not known to the model and left out: {' and '.join(parts)}."
 
 
 def extend(
@@ -216,7 +233,7 @@ def extend(
     `temperature` 0 takes the best candidate every time (greedy); 1 draws from the scorer's own probabilities, less
     sharpens and more flattens them: p^(1/temperature), renormalised. Candidates are the tracks that the playlist does
     not have; where none is left the rest is 0. `last`: the scorer sees only that many of the newest tracks. Taught in
-    notebook 06 §6.
+    notebook 07 §6.
     """
     rng = rng or np.random.default_rng(0)
     rows = [list(map(int, playlist)) for playlist in playlists]
@@ -241,14 +258,45 @@ def extend(
 
 
 def save_tracks(directory: str | os.PathLike, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
-    """Write `tracks.parquet`: the names of model ids 1…N, beside a model. Written beside, then renamed."""
+    """Write `tracks.parquet`: the names of model ids 1…N, beside a model. Under `torchrun` only process 0 writes."""
+    if not is_writer():
+        return
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     known = vocabulary.to_catalogue[1 : vocabulary.n_items + 1]
     table = catalogue.tracks.iloc[known - 1].reset_index(drop=True)
-    beside = directory / "tracks.parquet.part"
-    table.to_parquet(beside)
-    os.replace(beside, directory / "tracks.parquet")
+    with write_beside(directory / "tracks.parquet") as beside:
+        table.to_parquet(beside)
+
+
+def load_tracks(directory: str | os.PathLike) -> pd.DataFrame:
+    """The names of a model's tracks, row i for model id i + 1. Raises CheckpointError if missing or damaged."""
+    path = Path(directory) / "tracks.parquet"
+    try:
+        # Without the notes that pandas keeps in the file: nothing there is needed, and damaged they give any error. And
+        # as text of Python right away, for only that shows whether it is text.
+        table = pq.read_table(path, columns=list(COLUMNS))
+        return pd.DataFrame({name: table[name].to_numpy() for name in COLUMNS}, dtype=object)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: there is no such file; train a model there first.") from error
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())  # some are spread over lines
+        raise CheckpointError(f"{path}: does not name the model's tracks ({reason}); train the model again.") from error
+
+
+def unfinished(directory: str | os.PathLike, about: dict) -> str:
+    """A sentence if the training of a model was stopped before its end, else "". `about`: its `config.json`."""
+    plan = about.get("training")
+    if "train_seconds" in about or "best_epoch" not in about or not isinstance(plan, dict):
+        return ""
+    try:
+        done = len(pd.read_csv(Path(directory) / "history.csv"))
+        over = done >= plan["epochs"] or done - about["best_epoch"] >= plan["patience"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if over:
+        return ""
+    return f"Its training was stopped after epoch {done} of {plan['epochs']}: the same command finishes it."
 
 
 def train_recommender(
@@ -260,6 +308,7 @@ def train_recommender(
     min_count: int = 2,
     seed: int = 0,
     again: bool = False,
+    replace_others: bool = True,
     progress: bool = True,
     **changes,
 ) -> tuple[float, bool]:
@@ -268,7 +317,8 @@ def train_recommender(
     `prepared`: the name of the folder that `data` comes from, `min_count` and `seed` what it was loaded with; they are
     noted beside the model, so that evaluation can refuse other data. `changes`: fields of TrainConfig that differ from
     the recipe. Returns the seconds that training took and whether it took them now: a model with the same settings is
-    kept (unless `again`), and a run of theirs that was stopped goes on.
+    kept (unless `again`), and a run of theirs that was stopped goes on. Without `replace_others` a model with other
+    settings is kept too: ValueError says in what it differs and what to do.
     """
     directory, vocabulary = Path(directory), data.vocabulary
     config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()))
@@ -287,16 +337,30 @@ def train_recommender(
         except CheckpointError:  # only the names are damaged or gone
             save_tracks(directory, data.catalogue, vocabulary)
         return there["train_seconds"], False
+    if there and not same and not replace_others:
+        raise ValueError(
+            f"{directory}: holds a model with {_difference(there, asdict(config), asdict(plan), about['data'])}; "
+            "give the new one another --name, or replace it with --again."
+        )
     known = slice(vocabulary.n_items + 1)
     model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
-    if not same:  # weights of another run must never meet the names of this one
-        (directory / "config.json").unlink(missing_ok=True)
-    save_tracks(directory, data.catalogue, vocabulary)
-    history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
-    seconds = round(float(history["seconds"].sum()), 1)
-    save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
+    with writing(directory):
+        if not same and is_writer():  # weights of another run must never meet the names of this one
+            (directory / "config.json").unlink(missing_ok=True)
+        save_tracks(directory, data.catalogue, vocabulary)
+        history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
+        seconds = round(float(history["seconds"].sum()), 1)
+        save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
     return seconds, True
 
 
-def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _difference(there: dict, shape: dict, plan: dict, data: dict) -> str:
+    """What a model that is there has other than the one that is asked for: the settings that people give come first."""
+    for wanted, key in ((data, "data"), (plan, "training"), (shape, "model")):
+        its = there.get(key)
+        for name, value in wanted.items() if isinstance(its, dict) else ():
+            if name == "prepared" and its.get(name) != value:
+                return "other playlists than those in raw/ now"
+            if name in its and its[name] != value:
+                return f"{name} = {its[name]}, not {value}"
+    return "other settings"

@@ -320,7 +320,7 @@ def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = 
 
     The seeds are the first tracks, or, with `random_seed`, tracks drawn at random and left in playlist order. Both
     results have U playlists: a playlist with no more than `n_seeds` tracks has nothing held out, and evaluation does
-    not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in notebook 05 §8.
+    not count it. The challenge uses 0, 1, 5, 10, 25 and 100 seeds. Taught in notebook 06 §8.
     """
     _at_least(0, "n_seeds", n_seeds)
     owner = seqs.owner

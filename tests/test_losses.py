@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_utils import losses
+from sasrec_utils import losses, training
 from sasrec_utils.losses import (
     bce_loss,
     draw_negatives,
@@ -21,6 +21,7 @@ from sasrec_utils.losses import (
     gbce_loss,
     sampled_softmax_loss,
     softmax_loss,
+    start_bias,
     unseen_softmax_loss,
 )
 from sasrec_utils.model import SASRec, SASRecConfig
@@ -75,6 +76,15 @@ def test_bfloat16_scores_change_little(T, unseen, monkeypatch):
     assert (gradients(half, table)[0][0] == 0).all()  # padding
 
 
+@pytest.mark.parametrize("down", [80, 88, 90, 93, 100, 104])
+def test_bfloat16_scores_of_a_target_far_down(down):
+    """Near the end of the range of small numbers they lose their digits one by one: log of them says little."""
+    table = torch.zeros(11, 4).index_fill(0, torch.tensor([3]), 1.0).requires_grad_()
+    hidden = torch.full((2, 4), down / 4).requires_grad_()
+    loss = softmax_loss(hidden, torch.tensor([7, 7]), table, half=True)
+    assert loss.item() == pytest.approx(down, abs=0.01)
+
+
 def test_bfloat16_scores_of_a_hopeless_target_stay_finite():
     """Its probability is 0 in any precision, its loss is the distance to the best score."""
     table = torch.zeros(11, 4).index_fill(0, torch.tensor([3]), 10.0).requires_grad_()
@@ -122,16 +132,40 @@ def test_unseen_softmax_is_the_softmax_over_unseen_tracks(seed):
         assert torch.allclose(mine, its, rtol=1e-3, atol=1e-4)
 
 
-def test_unseen_softmax_stays_finite_where_hardly_anything_is_unseen():
-    """The window holds all tracks but the target's, and scores far above it: all the mass is on seen tracks."""
-    N = 6
+@pytest.mark.parametrize("half", [False, True])
+def test_unseen_softmax_is_right_where_hardly_anything_is_unseen(half):
+    """The window holds all tracks but two, and they have all the mass: what is left is shared by the two."""
+    N = 7
     ids, targets = torch.tensor([[1, 2, 3, 4, 5, 0]]), torch.tensor([[2, 3, 4, 5, 6, 0]])
     table = torch.eye(N + 1)[:, 1:].clone().requires_grad_()
-    hidden = torch.tensor([[[50.0] * 5 + [-50.0]] * 6], requires_grad=True)
-    loss = unseen_softmax_loss(hidden, ids, targets, table)
-    assert loss.isfinite() and loss >= 0
-    assert all(g.isfinite().all() for g in gradients(loss, hidden, table))
-    assert gradients(loss, hidden)[0][0, 4, 5] < 0  # and it still asks for a higher score of the target
+    hidden = torch.tensor([[[50.0] * 5 + [-50.0] * 2] * 6], requires_grad=True)
+    loss = unseen_softmax_loss(hidden, ids, targets, table, half)
+    assert loss.item() == pytest.approx((sum(math.log(n) for n in (4, 3, 2, 1)) + math.log(2)) / 5, abs=0.01)
+    grad = gradients(loss, hidden)[0]
+    assert grad[0, 4].tolist() == pytest.approx([0, 0, 0, 0, 0, -0.1, 0.1], abs=1e-3)
+
+
+def crowded(B=2, L=8, N=30, D=8):
+    """Windows whose own tracks score high: up to 99.9 % of the mass is on tracks that are out."""
+    ids = torch.stack([torch.randperm(N, generator=torch.Generator().manual_seed(b))[: L + 1] + 1 for b in range(B)])
+    ids, targets = ids[:, :-1], ids[:, 1:]
+    table = random(2, N + 1, D, grad=False)
+    table[ids.flatten()] += 2.5
+    hidden = (1.5 + 0.3 * random(1, B, L, D, grad=False)).requires_grad_()
+    return hidden, ids, targets, table.requires_grad_()
+
+
+def test_unseen_softmax_is_exact_where_the_seen_tracks_have_the_mass():
+    """In float32 and under bfloat16 autocast alike: loss and gradients of float64."""
+    hidden, ids, targets, table = crowded()
+    exact = unseen_by_hand(hidden.double(), ids, targets, table.double())
+    expected = gradients(exact, hidden, table)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = unseen_softmax_loss(hidden, ids, targets, table)
+        assert math.isclose(loss.item(), exact.item(), rel_tol=1e-4)
+        for mine, its in zip(gradients(loss, hidden, table), expected, strict=True):
+            assert (mine - its).norm() < 1e-4 * its.norm()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
@@ -229,15 +263,22 @@ def log_uniform(N) -> torch.Tensor:
     return torch.cat([torch.zeros(1), (torch.log1p(1 / ids) / math.log(N + 1)).log().float()])
 
 
-def test_sampled_softmax_is_its_formula():
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("unseen", [True, False])
+def test_sampled_softmax_is_its_formula(shared, unseen):
     N, T, K, D = 30, 6, 9, 4
-    hidden, table, targets, drawn = random(1, T, D), random(2, N + 1, D), integers(3, N, T), integers(4, N, K)
-    drawn[0], drawn[1] = targets[2], drawn[2]  # one is somebody's target, one is drawn twice
+    hidden, table, targets = random(1, T, D), random(2, N + 1, D), integers(3, N, T)
+    drawn = integers(4, N, K) if shared else integers(4, N, T, K)
+    drawn[..., 0] = targets[2]  # somebody's target
+    drawn[..., 1] = drawn[..., 2]  # drawn twice
     log_q = log_uniform(N)
-    loss = sampled_softmax_loss(hidden, targets, table[targets], table[drawn], drawn, log_q)
+    out = torch.stack([drawn.expand(T, K)[:, 3], torch.zeros(T, dtype=torch.long)], 1) if unseen else None
+    loss = sampled_softmax_loss(hidden, targets, table[targets], table[drawn], drawn, log_q, out)
     losses = []
-    for h, y in zip(hidden, targets, strict=True):
-        scores = [h @ table[y]] + [h @ table[x] - math.log(K) - log_q[x] for x in drawn if x != y]
+    for t, (h, y) in enumerate(zip(hidden, targets, strict=True)):
+        void = {int(y)} | (set(out[t].tolist()) if unseen else set())
+        own = [x for x in drawn.expand(T, K)[t].tolist() if x not in void]
+        scores = [h @ table[y]] + [h @ table[x] - math.log(K) - log_q[x] for x in own]
         losses.append(torch.logsumexp(torch.stack(scores), 0) - h @ table[y])
     expected = torch.stack(losses).mean()
     assert torch.allclose(loss, expected, atol=1e-5)
@@ -266,7 +307,9 @@ def test_many_negatives_make_it_the_full_softmax():
     assert abs(uncorrected.item() - full.item()) > 0.1
 
 
-def test_the_objective_draws_by_the_law_it_corrects_for():
+@pytest.mark.parametrize("unseen", [True, False])
+@pytest.mark.parametrize("rows", [None, [1] * 60 + [2] * 20 + [*range(1, 26)] * 2])
+def test_the_objective_draws_by_the_law_it_corrects_for(rows, unseen):
     """Averaged over many draws, exp(loss) of the sampled softmax is exp(loss) of the full one: unbiased as a whole."""
     N = 25
     model = SASRec(SASRecConfig(N, dim=4, heads=1, blocks=1, dropout=0.0))
@@ -275,24 +318,27 @@ def test_the_objective_draws_by_the_law_it_corrects_for():
     ids, targets = window([4, 11], 1, N)
     torch.manual_seed(0)
     with torch.inference_mode():
-        full = Objective(model, TrainConfig(loss="softmax"))(ids, targets).exp().item()
-        sampled = Objective(model, TrainConfig(loss="sampled_softmax", negatives=20))
-        values = torch.stack([sampled(ids, targets).exp() for _ in range(3000)])
+        full = Objective(model, TrainConfig(loss="softmax", unseen_only=unseen))(ids, targets).exp().item()
+        plan = TrainConfig(loss="sampled_softmax", negatives=20, unseen_only=unseen)
+        sampled = Objective(model, plan, None if rows is None else np.array(rows, dtype=np.int32))
+        values = torch.stack([sampled(ids, targets).exp() for _ in range(1500)])
     assert abs(values.mean().item() - full) < 4 * values.std().item() / math.sqrt(len(values))
     assert values.std().item() / math.sqrt(len(values)) < 0.05 * full  # or the line above would say little
 
 
-def test_even_the_rarest_of_millions_of_tracks_is_drawn(monkeypatch):
-    """A float32 has 24 random bits: among two million tracks a seventh would never be a negative."""
-    N, seen = 2_262_292, []
-    model = SASRec(SASRecConfig(N, dim=2, heads=1, blocks=1, dropout=0.0, max_len=1))
+def test_tracks_are_drawn_as_often_as_they_are_played(monkeypatch):
+    """For each position its own, and no track that training never plays."""
+    N, seen = 10, []
+    model = SASRec(SASRecConfig(N, dim=2, heads=1, blocks=1, dropout=0.0))
     monkeypatch.setattr("sasrec_utils.training.sampled_softmax_loss", lambda *args: seen.append(args[4]))
-    Objective(model, TrainConfig(loss="sampled_softmax", negatives=4_000_000))(*window([1, 2], 1, N))
-    rare = seen[0][seen[0] > N - 100_000]
-    # Draws of so many equally likely tracks: the number of distinct ones is known within a fraction of a per cent.
-    expected = 100_000 * (1 - math.exp(-len(rare) / 100_000))
-    assert abs(len(rare.unique()) / expected - 1) < 0.02
-    assert seen[0].min() == 1 and seen[0].max() <= N
+    rows = np.array([1] * 70 + [2] * 20 + [9] * 10, dtype=np.int32)
+    plan = TrainConfig(loss="sampled_softmax", negatives=5_000)
+    Objective(model, plan, rows)(*window([1, 2, 3, 4], 3, N))
+    (drawn,) = seen
+    assert drawn.shape == (3, 5_000) and not torch.equal(drawn[0], drawn[1])
+    shares = torch.bincount(drawn.flatten(), minlength=N + 1) / drawn.numel()
+    assert shares[[1, 2, 9]].tolist() == pytest.approx([0.7, 0.2, 0.1], abs=0.02)
+    assert set(drawn.flatten().tolist()) == {1, 2, 9}
 
 
 # BCE and gBCE
@@ -303,18 +349,30 @@ def sigmoid(x: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
-def test_bce_and_gbce_are_their_formulas(beta):
+@pytest.mark.parametrize("bias", [0.0, -2.5])
+def test_bce_and_gbce_are_their_formulas(beta, bias):
     T, k, D = 5, 3, 4
     hidden, positive, own, shared = random(1, T, D), random(2, T, D), random(3, T, k, D), random(4, k, D)
     for negative in (own, shared):
         total = 0.0
         for t in range(T):
             others = negative[t] if negative.ndim == 3 else negative
-            total -= beta * math.log(sigmoid(hidden[t] @ positive[t]))
-            total -= sum(math.log(1 - sigmoid(hidden[t] @ other)) for other in others)
-        assert math.isclose(gbce_loss(hidden, positive, negative, beta).item(), total / T, rel_tol=1e-5)
+            total -= beta * math.log(sigmoid(hidden[t] @ positive[t] + bias))
+            total -= sum(math.log(1 - sigmoid(hidden[t] @ other + bias)) for other in others)
+        assert math.isclose(gbce_loss(hidden, positive, negative, beta, bias=bias).item(), total / T, rel_tol=1e-5)
         if beta == 1.0:
-            assert torch.equal(bce_loss(hidden, positive, negative), gbce_loss(hidden, positive, negative, 1.0))
+            assert torch.equal(
+                bce_loss(hidden, positive, negative, bias), gbce_loss(hidden, positive, negative, 1.0, bias=bias)
+            )
+
+
+@pytest.mark.parametrize(("N", "k"), [(1_000, 1), (1_000, 16), (100_000, 256)])
+def test_scores_that_start_at_the_bias_pull_no_way_on_average(N, k):
+    """Of a model that scores all tracks alike: as much pushes a score up, as a target, as down, as a negative."""
+    for beta in (1.0, gbce_beta(N, k)):
+        bias = torch.tensor(start_bias(beta, k), dtype=torch.float64, requires_grad=True)
+        expected = beta / N * F.softplus(-bias) + k / N * F.softplus(bias)
+        assert abs(gradients(expected, bias)[0].item()) < 1e-12
 
 
 def test_bce_is_pytorchs_binary_cross_entropy():
@@ -340,16 +398,6 @@ def test_a_shared_negative_that_is_the_target_does_not_count():
     loss = gbce_loss(hidden, positive, shared, 0.4, same)
     assert torch.allclose(loss, expected, atol=1e-6)
     assert all(g.isfinite().all() for g in gradients(loss, hidden, positive, shared))
-    # In training: with two tracks, one of them the target everywhere, only the other one is ever pushed down.
-    model = SASRec(SASRecConfig(2, dim=4, heads=1, blocks=1, dropout=0.0))
-    with torch.no_grad():
-        model.item_emb.weight[1:] = random(6, 2, 4, grad=False)
-    ids, targets = window([1, 2], 1, 2)
-    plan = TrainConfig(loss="gbce", negatives=1)
-    score = (model(ids)[0, 0] @ model.table().T).detach()
-    values = {round(Objective(model, plan)(ids, targets).item(), 4) for _ in range(50)}
-    own = gbce_beta(2, 1) * F.softplus(-score[2]).item()
-    assert values == {round(own, 4), round(own + F.softplus(score[1]).item(), 4)}
 
 
 @given(st.integers(2, 10**7), st.integers(1, 5000), st.floats(0, 1))
@@ -358,6 +406,11 @@ def test_beta_lies_between_its_ends(N, k, t):
     assert math.isclose(gbce_beta(N, k, 0.0), 1.0, rel_tol=1e-9)  # plain BCE
     assert math.isclose(gbce_beta(N, k, 1.0), alpha, rel_tol=1e-9)  # full calibration
     assert alpha - 1e-9 <= gbce_beta(N, k, t) <= 1 + 1e-9
+
+
+def test_beta_needs_something_to_be_negative():
+    with pytest.raises(ValueError, match="at least two tracks"):
+        gbce_beta(1, 1)
 
 
 def test_beta_is_that_of_the_paper():
@@ -382,9 +435,7 @@ def test_the_loss_of_a_batch_is_that_of_its_playlists_one_by_one(loss, monkeypat
     plan = TrainConfig(loss="softmax" if loss == "unseen" else loss, unseen_only=loss == "unseen", negatives=6)
     objective = Objective(model, plan).eval()
     # Negatives by track and not by chance, the same for a playlist in any company.
-    shared = integers(8, N, 6)
-    monkeypatch.setattr(torch, "randint", lambda *args, **kwargs: shared)
-    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: torch.linspace(0.05, 0.95, 6, dtype=torch.float64))
+    monkeypatch.setattr(torch, "randint", lambda high, shape, **_: (torch.arange(math.prod(shape)) % 6 * 4).view(shape))
     monkeypatch.setattr(
         "sasrec_utils.training.draw_negatives",
         lambda ids, targets, n_items, k: (targets[..., None] + torch.arange(1, k + 1)) % n_items + 1,
@@ -401,3 +452,72 @@ def test_the_loss_of_a_batch_is_that_of_its_playlists_one_by_one(loss, monkeypat
     assert math.isclose(whole, summed / count, rel_tol=1e-5)
     wider = [F.pad(torch.from_numpy(part), (0, L + 3 - part.shape[1])) for part in together]
     assert math.isclose(objective(*wider).item(), whole, rel_tol=1e-5)
+
+
+# Memory and precision of the objective
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bce", "gbce"])
+def test_many_negatives_are_taken_in_parts(loss, monkeypatch):
+    """The same loss and gradients, a few windows at a time."""
+    N, B, L = 40, 7, 5
+    model = SASRec(SASRecConfig(N, dim=8, heads=2, max_len=L, dropout=0.0))
+    objective = Objective(model, TrainConfig(loss=loss, negatives=12))
+    ids, targets = integers(1, N, B, L), integers(2, N, B, L)
+    targets[3, 2:] = ids[3, 2:] = 0
+    monkeypatch.setattr(
+        "sasrec_utils.training.draw_negatives",
+        lambda ids, targets, n_items, k: (targets[..., None] + torch.arange(1, k + 1)) % n_items + 1,
+    )
+    monkeypatch.setattr(torch, "randint", lambda high, shape, **_: (torch.arange(math.prod(shape)) % 12).view(shape))
+    whole = objective(ids, targets)
+    monkeypatch.setattr(training, "OWN_NUMBERS", 3 * L * 12 * 8)  # three windows
+    parts = objective(ids, targets)
+    assert torch.allclose(parts, whole)
+    leaves = list(model.parameters())
+    for mine, its in zip(gradients(parts, *leaves), gradients(whole, *leaves), strict=True):
+        assert torch.allclose(mine, its, atol=1e-6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_thousands_of_negatives_fit_into_memory(monkeypatch):
+    """All their vectors would take half a gigabyte, and their gradients as much again."""
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    monkeypatch.setattr(training, "OWN_NUMBERS", 1 << 24)
+    B, L, k, D = 10, 50, 4_096, 64
+    model = SASRec(SASRecConfig(2_000, dim=D, max_len=L, dropout=0.0))
+    objective = Objective(model, TrainConfig(loss="sampled_softmax", negatives=k))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    objective(integers(1, 2_000, B, L), integers(2, 2_000, B, L)).backward()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale - before < 0.6 * B * L * k * D * 4
+
+
+def test_the_scores_are_bfloat16_where_that_was_chosen(monkeypatch):
+    N = 8_200
+    model = SASRec(SASRecConfig(N, dim=4, heads=1, blocks=1, dropout=0.0))
+    with torch.no_grad():
+        model.item_emb.weight[1:] = random(5, N, 4, grad=False)
+    ids, targets = integers(1, N, 2, 5), integers(2, N, 2, 5)
+    for fast in (True, False):
+        monkeypatch.setattr(training, "fast_bfloat16", lambda fast=fast: fast)
+        for unseen_only in (True, False):
+            value = {
+                scores: Objective(model, TrainConfig(scores=scores, unseen_only=unseen_only))(ids, targets).item()
+                for scores in ("float32", "bfloat16", "auto")
+            }
+            assert value["float32"] != value["bfloat16"] == pytest.approx(value["float32"], abs=0.02)
+            assert value["auto"] == value["bfloat16" if fast else "float32"]
+
+
+@pytest.mark.parametrize(("loss", "k", "beta"), [("bce", 1, 1.0), ("bce", 8, 1.0), ("gbce", 8, gbce_beta(50, 8))])
+def test_an_untrained_model_starts_from_the_bias(loss, k, beta):
+    """All its scores are 0: the loss is that of scores which are all the bias."""
+    model = SASRec(SASRecConfig(50, dim=4, heads=1, blocks=1, dropout=0.0))
+    with torch.no_grad():
+        model.item_emb.weight.zero_()
+    bias = math.log(beta / k)
+    expected = beta * math.log1p(math.exp(-bias)) + k * math.log1p(math.exp(bias))
+    objective = Objective(model, TrainConfig(loss=loss, negatives=k))
+    assert objective(*window([1, 2, 3], 3, 50)).item() == pytest.approx(expected, rel=1e-5)

@@ -16,13 +16,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from sasrec_utils.__main__ import _parser
+from sasrec_utils.cli.parser import make_parser
 
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 ORDER = (
     "mpd", "world", "sequences", "features", "evaluation", "baselines", "model", "losses", "checkpoints", "training",
-    "reranking", "recommender", "serving", "cli", "__main__", "course",
+    "track_names", "playlist_text", "reranking", "recommender", "serving", "cli", "__main__", "course",
 )  # fmt: skip
 PACKAGE = ROOT / "sasrec_utils"
 # Dotted name below the package, of every file: "model", "mpd.reading", "course.plots"; a folder is its `__init__.py`.
@@ -128,7 +128,7 @@ def test_what_the_readme_tells_to_type_is_understood():
     )
     assert any(command.startswith("run") for command in told)
     for command in told:
-        _parser().parse_args(shlex.split(command))  # ends the program when it does not understand
+        make_parser().parse_args(shlex.split(command))  # ends the program when it does not understand
 
 
 def test_links_lead_somewhere():

@@ -84,7 +84,7 @@ def recommender(directory):
     ("Último", 9), ("ÚLTIMO", 9), ("  último ", 9),
     ("strasse nach norden", 4), ("STRASSE NACH NORDEN", 4), ("ça va - Straße nach Norden", 4),
     ("ann arbor - silence", 1), ("The Bolts - Silence", 2), ("Silence", 2),  # of two, the more played one
-    ("Rain - Live", 3), ("Ann Arbor - Rain - Live", 3),
+    ("Rain - Live", 3), ("Ann Arbor - Rain - Live", 3), ("Silence — Ann Arbor", 1),
     ("<script>alert('x')</script>", 5), ("Orphan", 7),
 ])  # fmt: skip
 def test_uris_and_names_are_understood(recommender, given_name, catalogue_id):
@@ -94,14 +94,24 @@ def test_uris_and_names_are_understood(recommender, given_name, catalogue_id):
 
 
 @pytest.mark.parametrize("given_name", [
-    "", " ", " - ", "-", "Silenc", "Silence - Ann Arbor", "spotify:track:nope", uri(10), "Unknown Song", "Nobody - Unknown Song",
-    "Nameless", "nan", "None", "None - None", "Nameless - None", "None - Orphan", "spotify:artist:1", "\0", "🎵",
+    "", " ", " - ", "-", "Silenc", "Silence - Nobody", "Unknown Song", "Nobody - Unknown Song", "Nameless", "nan",
+    "None", "None - None", "Nameless - None", "None - Orphan", "\0", "🎵",
 ])  # fmt: skip
 def test_what_is_not_known_is_said_and_not_guessed(recommender, given_name):
     answer = recommender.recommend([uri(2), given_name])
     assert answer.history == [number(2)]
     assert answer.unknown == [given_name] and repr(given_name) in answer.note
     assert len(answer.table) == N - 1
+
+
+@pytest.mark.parametrize(
+    "link", ["spotify:track:nope", uri(10), "https://open.spotify.com/track/x", "spotify:artist:1"]
+)
+def test_a_link_that_is_not_known_is_counted_not_told(recommender, link):
+    """An address says nothing to a reader."""
+    answer = recommender.recommend([uri(2), link, "Silenc", link])
+    assert answer.history == [number(2)] and answer.unknown == [link, "Silenc", link]
+    assert answer.note == "Not known to the model and left out: 'Silenc' and 2 links."
 
 
 def test_a_long_list_of_unknown_tracks_is_cut_short(recommender):
@@ -219,6 +229,15 @@ def test_text_says_everything(recommender):
     assert text.count("\n") >= N - 1
 
 
+def test_names_cannot_command_a_terminal_and_missing_ones_are_left_out():
+    tracks = catalogue().tracks.assign(album_name=None, track_name="\x1b[2Jgone\nnew line\u202e")
+    answer = Recommender(Countdown(len(tracks)), tracks).recommend([uri(1)])
+    for text in (str(answer), answer._repr_html_()):
+        assert "[2Jgone new line" in text and not {"\x1b", "\u202e"} & set(text)
+        assert "None" not in text and "nan" not in text.lower()
+    assert len(str(answer).splitlines()) == len(tracks)
+
+
 def test_names_cannot_run_in_a_notebook(recommender):
     answer = recommender.recommend([uri(1), "<img src=x onerror=alert(1)>"], k=N)
     html = answer._repr_html_()
@@ -227,6 +246,28 @@ def test_names_cannot_run_in_a_notebook(recommender):
 
 
 # On disk
+
+
+def test_a_model_whose_training_was_stopped_says_so(directory, tmp_path):
+    """Epoch 2 of 5, and not because nothing improved any more: every answer of it carries the sentence."""
+    folder = tmp_path / "model"
+    shutil.copytree(directory, folder)
+    plan = {"epochs": 5, "patience": 2}
+    for rows, extra, stopped in (
+        (2, {"best_epoch": 2}, True), (2, {"best_epoch": 2, "train_seconds": 9.0}, False),
+        (5, {"best_epoch": 4}, False),
+        (3, {"best_epoch": 1}, False), (2, {}, False),
+    ):  # fmt: skip
+        save(folder, SASRec(SASRecConfig(N, dim=8, heads=1, blocks=1, max_len=5), seed=3), {"training": plan, **extra})
+        pd.DataFrame({"epoch": range(1, rows + 1)}).to_csv(folder / "history.csv", index=False)
+        note = Recommender.load(folder).recommend([uri(1)]).note
+        assert note == ("Its training was stopped after epoch 2 of 5: the same command finishes it." if stopped else "")
+
+
+def test_a_playlist_of_ones_own_goes_in(recommender):
+    read = recommender.read_playlist("Silence — Ann Arbor\nhttps://open.spotify.com/track/" + uri(9)[14:] + "\nUltimmo")
+    assert read.ids == [number(1), number(9)] and read.missing[0].suggestions == [number(9)]
+    assert recommender.recommend(recommender.table(read.ids)["track_uri"]).history == read.ids
 
 
 def test_what_is_saved_answers_the_same(recommender, directory, tmp_path):

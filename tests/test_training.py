@@ -1,30 +1,28 @@
-"""Training learns, stops, resumes and repeats itself; checkpoints come back whole or say what is wrong with them."""
+"""Training learns, stops, resumes and repeats itself, and says what is wrong with what it is given."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from sasrec_utils import training
+from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.evaluation import ndcg_at, ranks, top_k
+from sasrec_utils.losses import unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
-from sasrec_utils.sequences import Sequences, leave_last_out
-from sasrec_utils.training import LOSSES, CheckpointError, TrainConfig, fit, load, recipe, save
+from sasrec_utils.sequences import Sequences, batches, leave_last_out
+from sasrec_utils.training import LOSSES, TrainConfig, fit, recipe
 
 N = 30
 ARTIST_OF = np.r_[0, np.arange(N) % 4]  # one artist in four is unknown
@@ -63,10 +61,9 @@ def without_times(history: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_learns_a_world_with_one_law(loss, positions):
-    """Every loss with every kind of positions. gBCE shares its negatives within a batch and needs smaller ones."""
+    """Every loss with every kind of positions, and with the negatives that it takes by itself."""
     model = fresh(dim=32, dropout=0.0, n_artists=0, positions=positions)
-    size, negatives = {"gbce": (8, N - 1), "sampled_softmax": (32, 32)}.get(loss, (32, 1))
-    plan = TrainConfig(loss, 15, size, 3e-3, warmup_steps=10, patience=15, negatives=negatives, accelerator="cpu")
+    plan = TrainConfig(loss, 15, 32, 3e-3, warmup_steps=10, patience=15, accelerator="cpu")
     untrained = ndcg_at(ranks(model, *leave_last_out(VALID)), 10).mean()
     history = fit(model, cyclic(300, 2), VALID, plan, progress=False)
     assert untrained < 0.5 and history["valid_ndcg@10"].max() > 0.95
@@ -151,6 +148,118 @@ def test_precision_can_be_chosen(precision):
     history = fit(model, TRAIN, VALID, replace(PLAN, precision=precision), progress=False)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
     assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+
+
+def by_hand(model, plan) -> list[float]:
+    """What `fit` does, written out: an Adam, its rates, a schedule; the mean loss of each epoch."""
+    groups = {"table": [], "distance": [], "dense": []}
+    for name, parameter in model.named_parameters():
+        is_table = name.startswith(("item_emb", "features", "output"))
+        groups["table" if is_table else "distance" if "distance" in name else "dense"].append(parameter)
+    times = {"table": plan.table_lr, "distance": plan.distance_lr, "dense": 1.0}
+    groups = [{"params": groups[kind], "times": times[kind]} for kind in groups]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.98), fused=True)
+    per_epoch = sum(1 for _ in batches(TRAIN, model.config.max_len, plan.batch_size))
+    losses, step = [], 0
+    for epoch in range(1, plan.epochs + 1):
+        torch.manual_seed((plan.seed << 16) + epoch)
+        rng = np.random.default_rng([plan.seed, epoch])
+        summed = seen = 0
+        for ids, targets in batches(TRAIN, model.config.max_len, plan.batch_size, rng):
+            fall = 0.5 * (1 + math.cos(math.pi * step / (plan.epochs * per_epoch)))
+            climb = min(1.0, (step + 1) / plan.warmup_steps)
+            for group in groups:
+                share = climb * (plan.final_lr + (1 - plan.final_lr) * fall)
+                adam.param_groups[groups.index(group)]["lr"] = plan.lr * share * group["times"]
+            loss = unseen_softmax_loss(
+                model.train()(torch.from_numpy(ids)), *map(torch.from_numpy, (ids, targets)), model.table()
+            )
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            step += 1
+            summed, seen = summed + loss.item() * (targets > 0).sum(), seen + (targets > 0).sum()
+        losses.append(summed / seen)
+    return losses
+
+
+def test_a_run_is_a_plain_loop():
+    """The betas of Adam, the rate of each kind of weight, the schedule, the seeds of order and dropout."""
+    plan = replace(PLAN, epochs=2, unseen_only=True, table_lr=3.0, distance_lr=7.0, final_lr=0.1, seed=3)
+    one, other = fresh(positions="relative", tied=False), fresh(positions="relative", tied=False)
+    last = {}
+    history = fit(one, TRAIN, VALID, plan, after_epoch=lambda _: last.update(copied(one)), progress=False)
+    assert history["train_loss"].tolist() == pytest.approx(by_hand(other, plan), rel=1e-6)
+    assert all(torch.allclose(last[name], value, atol=1e-6) for name, value in other.state_dict().items())
+
+
+def copied(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_kept_table_is_let_go_of_when_training_begins():
+    one, other = fresh(), fresh()
+    one.keep_table()
+    histories = [fit(model, TRAIN, VALID, PLAN, progress=False) for model in (one, other)]
+    pd.testing.assert_frame_equal(*map(without_times, histories))
+    assert np.array_equal(one.score(VALID), other.score(VALID))
+
+
+def test_no_step_is_made_with_a_loss_that_is_not_finite():
+    model = fresh()
+    with torch.no_grad():
+        model.blocks[0].feed_in.weight[0, 0] = torch.nan
+    before = copied(model)
+    with pytest.raises(ValueError, match="the loss became nan in epoch 1"):
+        fit(model, TRAIN, VALID, PLAN, progress=False)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if "feed_in" not in name)
+
+
+# Validation
+
+
+def test_the_validation_loss_is_that_of_what_is_trained():
+    for unseen_only in (True, False):
+        model = fresh()
+        history = fit(model, TRAIN, VALID, replace(PLAN, epochs=1, unseen_only=unseen_only), progress=False)
+        mine, other = (
+            training.validate(model, VALID, *leave_last_out(VALID), unseen)["valid_loss"]
+            for unseen in (unseen_only, not unseen_only)
+        )
+        assert history["valid_loss"].iloc[-1] == mine != other
+
+
+def test_the_table_is_made_once_for_a_validation(monkeypatch):
+    model, calls = fresh(), []
+    many = cyclic(700, 5)  # several batches
+    expected = training.validate(model, many, *leave_last_out(many))
+    add = SASRec._add_features
+    monkeypatch.setattr(
+        SASRec, "_add_features", lambda self, x, *args: calls.append(len(x) == N + 1) or add(self, x, *args)
+    )
+    assert training.validate(model, many, *leave_last_out(many)) == expected
+    assert sum(calls) == 1
+    assert model._kept_table is None
+
+
+def test_validation_is_bounded_and_says_so(monkeypatch, capsys):
+    """With a budget for 40 playlists and 40 positions: a loss near that of all, the same ones every time."""
+    many = cyclic(600, 5)
+    model = fresh()
+    whole = training.validate(model, many, *leave_last_out(many))["valid_loss"]
+    monkeypatch.setattr(training, "VALID_SCORES", 40 * (N + 1))
+    scored, judged = [], []
+    loss, ranks = training.softmax_loss, training.ranks
+    monkeypatch.setattr(training, "softmax_loss", lambda h, *args: scored.append(len(h)) or loss(h, *args))
+    monkeypatch.setattr(training, "ranks", lambda model, h, t: judged.append(len(h)) or ranks(model, h, t))
+    part = [training.validate(model, many, *leave_last_out(many))["valid_loss"] for _ in range(2)]
+    assert part[0] == part[1] != whole and abs(part[0] - whole) < 0.05
+    assert 20 < sum(scored) / 2 < 60
+    judged.clear()
+    history = fit(model, TRAIN, many, replace(PLAN, epochs=2, loss="bce"))
+    assert judged == [40, 40]
+    assert "each epoch is judged on 40 of the 600 validation playlists" in capsys.readouterr().err
+    assert len(history) == 2
 
 
 # The same again
@@ -284,6 +393,10 @@ def test_another_run_is_not_continued(uninterrupted, tmp_path):
     ):
         with pytest.raises(CheckpointError, match=rf"resume.safetensors: was trained with {word} = .*start anew"):
             fit(model, TRAIN, VALID, other, tmp_path, resume=True, progress=False)
+    longer = Sequences.from_lists([*TRAIN, [1, 2]])
+    for train, valid in ((longer, VALID), (TRAIN, TRAIN)):
+        with pytest.raises(CheckpointError, match=r"resume.safetensors: was trained on other playlists; .*start anew"):
+            fit(fresh(positions=positions), train, valid, plan, tmp_path, resume=True, progress=False)
     # Without resuming it starts anew, whatever lies there.
     model = fresh(positions=positions)
     history = fit(model, TRAIN, VALID, plan, tmp_path, progress=False, extra={"note": "mine"})
@@ -296,10 +409,17 @@ sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!
 import test_training as t
 if __name__ == "__main__":
     import torch
+    from sasrec_utils import training
     torch.set_num_threads(1)
+    validate = training.validate
+    def noted(*args):
+        with open(os.path.join(sys.argv[1], "rank" + os.environ["RANK"]), "a") as file:
+            print(torch.initial_seed(), torch.rand(1).item(), file=file)
+        return validate(*args)
+    training.validate = noted
     for loss in ("unseen", "bce"):
-        model = t.fresh(dropout=0.0, n_artists=0)
-        history = t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), os.path.join(sys.argv[1], loss), progress=False)
+        model, out = t.fresh(dropout=0.0, n_artists=0), os.path.join(sys.argv[1], loss)
+        t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), out, progress=False)
 """
 
 
@@ -333,222 +453,39 @@ def test_two_processes_are_one(tmp_path):
         if name.endswith("qkv.bias"):
             mine, its = (torch.cat([x[:16], x[32:]]) for x in (mine, its))
         assert torch.allclose(mine, its, atol=1e-4), name
-    drawn = pd.read_csv(tmp_path / "bce" / "history.csv")  # each process has negatives of its own
+    drawn = pd.read_csv(tmp_path / "bce" / "history.csv")
     assert np.isfinite(drawn[["train_loss", "valid_loss"]]).all(axis=None)
-
-
-# Checkpoints
-
-
-@pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("artists", [0, 3])
-def test_a_saved_model_comes_back(positions, tied, artists, tmp_path):
-    model = fresh(seed=4, positions=positions, tied=tied, n_artists=artists)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-    save(tmp_path / "deep" / "er", model, {"extra": [1, "two"]})
-    again, about = load(tmp_path / "deep" / "er")
-    assert same_weights(model, again) and again.config == model.config and not again.training
-    assert about["extra"] == [1, "two"] and about["model"] == asdict(model.config)
-    assert np.array_equal(model.score(VALID), again.score(VALID))
-    assert sorted(path.name for path in (tmp_path / "deep" / "er").iterdir()) == ["config.json", "model.safetensors"]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("saved")
-    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), directory, progress=False)
-    return directory
-
-
-def one_clear_sentence(error: CheckpointError, directory: Path) -> None:
-    text = str(error)
-    assert text.startswith(str(directory)) and "\n" not in text and len(text) < 600
-    assert text.rstrip(".").endswith(
-        ("train the model again", "train a model there first", "train one with `train`")
-    ), text
-
-
-def mutilate(directory: Path, name: str, change) -> None:
-    path = directory / name
-    path.write_bytes(change(path.read_bytes()))
-
-
-def edit(**changes):
-    return lambda content: json.dumps(json.loads(content) | changes).encode()
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        None, lambda b: b"", lambda b: b"\0" * len(b), lambda b: b[: len(b) // 2], lambda b: b[:-3],
-        lambda b: b"\x80\x04K\x01." + b, lambda b: b"[1, 2]", lambda b: b"{}", lambda b: b"[" * 100_000,
-        lambda b: b"\xff\xfe" + b, lambda b: (2**63).to_bytes(8, "little") + b[8:],
-    ],
-)  # fmt: skip
-def test_a_damaged_file_is_named(saved, tmp_path, name, change):
-    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
-    if change is None:
-        (tmp_path / name).unlink()
-    else:
-        mutilate(tmp_path, name, change)
-    with pytest.raises(CheckpointError) as caught:
-        load(tmp_path)
-    one_clear_sentence(caught.value, tmp_path)
-    assert name in str(caught.value)
-
-
-def test_files_that_do_not_belong_together_are_found_out(saved, tmp_path):
-    def expect(word):
-        with pytest.raises(CheckpointError, match=word) as caught:
-            load(tmp_path / "it")
-        one_clear_sentence(caught.value, tmp_path / "it")
-
-    def start(name=None, change=None):
-        shutil.rmtree(tmp_path / "it", ignore_errors=True)
-        shutil.copytree(saved, tmp_path / "it")
-        if name:
-            mutilate(tmp_path / "it", name, change)
-
-    model = json.loads((saved / "config.json").read_text())["model"]
-    start("config.json", edit(kind="other"))
-    expect("not the settings of a SASRec")
-    start("config.json", edit(format=99))
-    expect("format 99")
-    start("config.json", edit(model=model | {"dim": 32}))
-    expect("different runs")
-    start("config.json", edit(model=None))
-    expect("different runs")
-    save(tmp_path / "other", fresh(dim=8))
-    start()
-    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "it")
-    expect("different runs")
-    # Both files agree about a shape that the weights do not have, or that no model can have.
-    for wrong in ({"dim": 32}, {"blocks": 2}, {"n_artists": 0}, {"n_albums": 3}, {"dim": -1}, {"dim": "16"},
-                  {"dim": 16.5}, {"extra": 1}, {"n_items": 10**30}, {"positions": []}):  # fmt: skip
-        start("config.json", edit(model=model | wrong))
-        tensors, _ = training._read_tensors(saved / "model.safetensors")
-        content = training.to_safetensors(tensors, {"model": json.dumps(model | wrong)})
-        (tmp_path / "it" / "model.safetensors").write_bytes(content)
-        expect("do not fit")
-    start()
-    content = training.to_safetensors(tensors)  # weights by somebody else, without our header
-    (tmp_path / "it" / "model.safetensors").write_bytes(content)
-    expect("do not fit")
-    start()
-    (tmp_path / "it" / "config.json").unlink()
-    (tmp_path / "it" / "config.json").mkdir()
-    expect("config.json")
-    (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(CheckpointError, match="file"):
-        load(tmp_path / "file")
-
-
-harsh = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@harsh
-@given(st.sampled_from(["config.json", "model.safetensors"]), st.data())
-def test_no_damage_gives_any_other_error(saved, tmp_path_factory, name, data):
-    """Flipped, lost or foreign bytes: either the directory still loads or there is one clear sentence."""
-    directory = tmp_path_factory.mktemp("damaged")
-    for file in ("config.json", "model.safetensors"):
-        shutil.copy(saved / file, directory)
-    mutilate(directory, name, lambda content: damage(content, data))
-    try:
-        load(directory)
-    except CheckpointError as error:
-        one_clear_sentence(error, directory)
-    finally:
-        shutil.rmtree(directory)
-
-
-def damage(content: bytes, data) -> bytes:
-    kind = data.draw(st.sampled_from(["flip", "flip head", "cut", "random", "insert"]))
-    if kind == "random":
-        return data.draw(st.binary(max_size=200))
-    # The first kilobytes of a safetensors file say where everything is: faults there do the most.
-    place = data.draw(st.integers(0, min(len(content), 4000 if kind == "flip head" else len(content)) - 1))
-    if kind == "cut":
-        return content[:place]
-    if kind == "insert":
-        return content[:place] + data.draw(st.binary(min_size=1, max_size=9)) + content[place:]
-    return content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
-
-
-@settings(harsh, max_examples=100)
-@given(st.data())
-def test_no_damage_to_a_run_gives_any_other_error(saved, tmp_path_factory, data):
-    """A run that cannot be continued says so before it trains; one that can ends as runs do."""
-    directory = tmp_path_factory.mktemp("run")
-    shutil.copy(saved / "resume.safetensors", directory)
-    mutilate(directory, "resume.safetensors", lambda content: damage(content, data))
-    try:
-        fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), directory, resume=True, progress=False)
-    except CheckpointError as error:
-        assert str(error).startswith(str(directory / "resume.safetensors")) and "\n" not in str(error)
-    finally:
-        shutil.rmtree(directory)
-
-
-def test_an_interrupted_save_leaves_the_old_model(saved, tmp_path, monkeypatch):
-    save(tmp_path, fresh(seed=1))
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-        patch.setattr(Path, "write_bytes", full_disk)
-        save(tmp_path, fresh(seed=2))
-    assert same_weights(load(tmp_path)[0], fresh(seed=1))
-    save(tmp_path, fresh(seed=2))
-    assert same_weights(load(tmp_path)[0], fresh(seed=2))
-
-
-def full_disk(path, content):
-    with open(path, "wb") as file:
-        file.write(content[: len(content) // 2])
-    raise OSError("the disk is full")
-
-
-class Bomb:
-    """What a hostile pickle would be: loading it runs code."""
-
-    def __reduce__(self):
-        return os.mkdir, (str(Path(self.place)),)
-
-
-def test_nothing_is_ever_unpickled(saved, tmp_path, monkeypatch):
-    def forbidden(*_, **__):
-        raise AssertionError("something was unpickled")
-
-    shutil.copytree(saved, tmp_path / "it")
-    monkeypatch.setattr(torch, "load", forbidden)
-    monkeypatch.setattr(pickle, "load", forbidden)
-    monkeypatch.setattr(pickle, "loads", forbidden)
-    load(tmp_path / "it")
-    fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path / "it", resume=True, progress=False)
-    bomb = Bomb()
-    bomb.place = tmp_path / "ran"
-    for name in ("model.safetensors", "config.json", "resume.safetensors"):
-        shutil.copytree(saved, tmp_path / "it", dirs_exist_ok=True)
-        (tmp_path / "it" / name).write_bytes(pickle.dumps(bomb))
-        with pytest.raises(CheckpointError):
-            load(tmp_path / "it")
-            fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1), tmp_path / "it", resume=True, progress=False)
-    assert not (tmp_path / "ran").exists()
+    # Each process has dropout and negatives of its own: no seed is used twice, in whatever process or epoch.
+    seeds = [line.split()[0] for rank in "01" for line in (tmp_path / f"rank{rank}").read_text().splitlines()[:2]]
+    assert len(set(seeds)) == len(seeds) == 4
+    assert sorted(path.name for path in (tmp_path / "bce").iterdir()) == [
+        "config.json",
+        "history.csv",
+        "model.safetensors",
+        "resume.safetensors",
+    ]
 
 
 # Mistakes
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"loss": "nonsense"}, "softmax, sampled_softmax, bce, gbce"), ({"epochs": 0}, "epochs"), ({"batch_size": 0}, "batch_size"),
-    ({"negatives": 0}, "negatives"), ({"patience": 0}, "patience"), ({"lr": 0}, "lr"), ({"lr": -1.0}, "lr"),
-    ({"lr": math.nan}, "lr"), ({"seed": -1}, "seed"), ({"seed": 1 << 60}, "seed"),
-])  # fmt: skip
-def test_settings_that_cannot_be_are_refused(changes, word):
-    with pytest.raises(ValueError, match=word):
-        TrainConfig(**changes)
+WRONG = [
+    *(("epochs", 0), ("batch_size", 0), ("negatives", 0), ("patience", 0), ("seed", -1), ("seed", 1 << 60)),
+    *(("lr", wrong) for wrong in (0, -1.0, math.nan, math.inf)),
+    *((rate, wrong) for rate in ("table_lr", "distance_lr") for wrong in (-1.0, 0.0, math.nan)),
+    *(("final_lr", 5.0), ("final_lr", -0.1), ("warmup_steps", -1), ("scores", "float8")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_settings_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        TrainConfig(**{name: value})
+
+
+def test_an_unknown_loss_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="softmax, sampled_softmax, bce, gbce"):
+        TrainConfig("nonsense")
 
 
 def test_a_run_without_anything_to_learn_or_to_judge_by_is_refused():
@@ -573,6 +510,25 @@ def test_a_device_that_is_not_there_is_named():
         fit(fresh(), TRAIN, VALID, replace(PLAN, accelerator="cuda"), progress=False)
 
 
+@pytest.mark.parametrize("changes", [
+    {"accelerator": "tpu"}, {"accelerator": "cpu", "precision": "transformer-engine"}, {"accelerator": "abacus"},
+    {"accelerator": "cpu", "precision": "a lot"},
+])  # fmt: skip
+def test_what_a_machine_cannot_do_is_one_sentence(changes):
+    with pytest.raises(
+        ValueError, match=r"accelerator '\w+' cannot be used on this machine with precision '"
+    ) as caught:
+        fit(fresh(), TRAIN, VALID, replace(PLAN, **changes), progress=False)
+    assert "\n" not in str(caught.value) and all(value in str(caught.value) for value in changes.values())
+
+
+def test_the_headline_says_what_the_softmax_is_computed_in(capsys):
+    for scores, said in (("bfloat16", True), ("float32", False)):
+        fit(fresh(), TRAIN, VALID, replace(PLAN, epochs=1, scores=scores))
+        err = capsys.readouterr().err
+        assert "in 32-true" in err and ("scores in bfloat16" in err) == said
+
+
 def test_recipes_fit_their_catalogue():
     for shape in ("paper", "best"):
         model, plan = recipe(shape, 2_000, 170, 300)
@@ -580,7 +536,8 @@ def test_recipes_fit_their_catalogue():
         assert (model.n_artists, model.n_albums) == ((170, 300) if shape == "best" else (0, 0))
         assert (model.positions == "absolute") == (shape == "paper")
         huge = recipe(shape, 2_262_292)[1]
-        assert huge.loss == "sampled_softmax" and huge.negatives * huge.batch_size < 1e6  # bounded work and memory
+        assert huge.loss == "sampled_softmax" and huge.own_negatives == 16
+        assert replace(huge, loss="bce").own_negatives == 1  # each loss has its own number
     with pytest.raises(ValueError, match="best or paper, got 'other'"):
         recipe("other", 10)
 

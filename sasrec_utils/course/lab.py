@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sasrec_utils.checkpoints import CheckpointError, load, save
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import has_slices, prepare
 from sasrec_utils.mpd.files import lock
 from sasrec_utils.recommender import Recommender, save_tracks, train_recommender
 from sasrec_utils.sequences import Dataset, load_dataset
-from sasrec_utils.training import CheckpointError, fit, load, recipe, save
+from sasrec_utils.training import fit, recipe
 from sasrec_utils.world import SIDECAR, TEACHING, World, load_world, write_slices
 
 if TYPE_CHECKING:

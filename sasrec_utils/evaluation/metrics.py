@@ -16,7 +16,7 @@ __all__ = ["Interval", "intervals", "log_likelihood", "ndcg_at", "paired_interva
 def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
     """1 where the target is among the best `k`, else 0; float64 over the targets not lost (rank > 0).
 
-    With one target per playlist this is also called the hit rate. Taught in notebook 05 §2.
+    With one target per playlist this is also called the hit rate. Taught in notebook 06 §2.
     """
     kept = ranks[ranks > 0]
     return (kept <= k).astype(np.float64)
@@ -26,14 +26,14 @@ def ndcg_at(ranks: np.ndarray, k: int) -> np.ndarray:
     """1 / log2(rank + 1) where the target is among the best `k`, else 0; float64 over the targets not lost.
 
     The ideal is the target at rank 1, which gives 1, so 0 <= ndcg <= recall <= 1 (Järvelin and Kekäläinen 2002). Taught
-    in notebook 05 §2.
+    in notebook 06 §2.
     """
     kept = ranks[ranks > 0]
     return np.where(kept <= k, 1.0 / np.log2(kept + 1.0), 0.0)
 
 
 def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
-    """1 / rank, with no cut-off; float64 over the targets not lost. Taught in notebook 05 §2."""
+    """1 / rank, with no cut-off; float64 over the targets not lost. Taught in notebook 06 §2."""
     return 1.0 / ranks[ranks > 0]
 
 
@@ -44,7 +44,7 @@ def log_likelihood(scorer, seqs: Sequences, *, exclude_seen: bool = True, batch_
     `exclude_seen` without those earlier in the playlist (a repeat itself stays one), as in `ranks` and in
     `losses.unseen_softmax_loss`. NaN for what there is no answer to: the first row of a playlist, and unknown tracks.
     Minus the mean is comparable to the oracle's, row by row. Each row is a history of its own, so this costs as much as
-    ranking R playlists: give a sample of them where the catalogue is large. Taught in notebook 04 §8.
+    ranking R playlists: give a sample of them where the catalogue is large. Taught in notebook 05 §8.
     """
     owner = seqs.owner
     place = np.arange(len(seqs.items)) - seqs.offsets[owner]
@@ -83,7 +83,7 @@ def _log_softmax_at(scores: np.ndarray, targets: np.ndarray, seen: Sequences | N
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its 95 % interval. Taught in notebook 05 §3."""
+    """A mean and the ends of its 95 % interval. Taught in notebook 06 §3."""
 
     mean: float
     low: float

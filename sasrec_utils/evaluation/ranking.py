@@ -38,7 +38,7 @@ def ranks(
     as high}: a scorer that gives every track the same score comes out last, never better than chance. Rank 0 means
     *lost*: the target is unknown (above N), already in the history (when `exclude_seen`), or there is none (0). Raises
     ValueError naming the scorer when a score is NaN or the scores have the wrong shape; -inf is allowed. Taught in
-    notebook 05 §1.
+    notebook 06 §1.
     """
     targets = checked_targets(histories, targets)
     found = np.zeros(len(histories), dtype=np.int64)
@@ -63,7 +63,7 @@ def sampled_ranks(
     Negatives are distinct, uniform over the tracks that are neither in the history nor the target (arXiv 1808.09781,
     "Evaluation Metrics"); a playlist with fewer such tracks gets all of them. Fixed `negatives` (int [U, n], ids 1..N,
     0 = none) may be given instead. Ties and rank 0 as in `ranks`. Raises ValueError for negatives of another shape or
-    beyond N. Taught in notebook 05 §7.
+    beyond N. Taught in notebook 06 §7.
     """
     targets = checked_targets(histories, targets)
     if negatives is None:
@@ -103,7 +103,7 @@ def top_k(scores: np.ndarray, k: int, exclude: Sequences | None = None) -> np.nd
     are ignored). Equal scores are parted by a fixed shuffle of the ids, at the cut too. By id would not do: ids follow
     the plays, so a scorer that tells all tracks alike would list the popular ones, and score well. Tracks with a score
     of -inf are never returned: where fewer than `k` are left, the rest is 0. Raises ValueError when `exclude` has
-    another number of rows and when a score is NaN. Taught in notebook 05 §1.
+    another number of rows and when a score is NaN. Taught in notebook 06 §1.
     """
     scores = np.asarray(scores)
     if exclude is not None and len(exclude) != len(scores):

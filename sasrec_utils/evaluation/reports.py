@@ -32,7 +32,7 @@ class Report:
     with 95 % intervals over playlists, exact where a metric is a share of playlists and bootstrapped elsewhere
     (`metrics.intervals`). `recall@k` and the like are over the targets kept; `recall@k_all` is over all targets, a lost
     one being a miss. `coverage`: share of the N tracks that are among the best k of some playlist that counts.
-    `targets` tells whether two reports are about the same playlists. Taught in notebook 05 §3.
+    `targets` tells whether two reports are about the same playlists. Taught in notebook 06 §3.
     """
 
     name: str
@@ -79,7 +79,7 @@ def evaluate(
     `histories`, `targets`: U playlists and the track that follows each, in model ids. `protocol`: "full" ranks among
     all tracks (`ranks`), "sampled" among 100 random ones drawn with `seed` (`sampled_ranks`). Playlists without a
     target (0) do not count; every other one does. Raises ValueError for an unknown protocol and when no playlist has a
-    target. Taught in notebook 05 §3.
+    target. Taught in notebook 06 §3.
     """
     targets = checked_targets(histories, targets)
     counted = targets > 0
@@ -154,7 +154,7 @@ def continuation(
     - `clicks`: floor((place of the first hit - 1) / 10), 51 when there is none. Fewer is better.
     - `recall@n`: share of G found anywhere in R.
 
-    Raises ValueError when no playlist has anything held out. Taught in notebook 05 §8.
+    Raises ValueError when no playlist has anything held out. Taught in notebook 06 §8.
     """
     if len(seeds) != len(held_out):
         raise ValueError(f"{len(seeds)} seed playlists need as many held-out parts, got {len(held_out)}")
@@ -224,7 +224,7 @@ def compare(a: Report, b: Report, metric: str = "recall@10", *, n_boot: int = 10
 
     Differences are taken playlist by playlist and resampled together, which is far sharper than holding two separate
     intervals side by side. An interval that contains 0 says that these playlists cannot tell the two apart. Raises
-    ValueError when the reports are not about the same playlists. Taught in notebook 05 §3.
+    ValueError when the reports are not about the same playlists. Taught in notebook 06 §3.
     """
     for report in (a, b):
         if metric not in report.values:
@@ -242,7 +242,7 @@ def table(reports: Iterable[Report]) -> pd.DataFrame:
     """Reports side by side, ready to print: one row per scorer, `mean [low, high]` per metric.
 
     The last columns say what is behind each row: coverage, share of targets kept, number of playlists. Taught in
-    notebook 05 §3.
+    notebook 06 §3.
     """
     rows = []
     for report in reports:

@@ -330,8 +330,8 @@ def test_every_task_can_be_done_with_the_keyboard_alone(page, tmp_path):
             for _ in range(60):
                 page.keyboard.press("Tab")
                 if page.evaluate(
-                    """([kind, text]) => { const e = document.activeElement; return e.closest('.playlist-picker') && e.matches(kind)
-                        && ((e.ariaLabel || e.textContent).includes(text)) }""",
+                    """([kind, text]) => { const e = document.activeElement;
+                        return e.closest('.playlist-picker') && e.matches(kind) && ((e.ariaLabel || e.textContent).includes(text)) }""",
                     [kind, text],
                 ):
                     return
@@ -411,7 +411,8 @@ from sasrec_utils.baselines import Markov, Popularity
 from sasrec_utils.course.picker import PlaylistPicker
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import Sequences
-tracks = pd.DataFrame({"track_uri": [f"spotify:track:{i:022d}" for i in range(80)], "track_name": [f"Song {i}" for i in range(80)],
+tracks = pd.DataFrame({"track_uri": [f"spotify:track:{i:022d}" for i in range(80)],
+                       "track_name": [f"Song {i}" for i in range(80)],
                        "artist_name": [f"Artist {i % 5 + 3}" for i in range(80)], "album_name": "Album"})
 playlists = Sequences.from_lists([[1, 2, 3, 4, 5], [9, 10, 11, 12, 13]] + [list(range(i, i + 9)) for i in range(1, 70)])
 models = {m.name: Recommender(m.fit(playlists, 80), tracks) for m in (Popularity, Markov)}

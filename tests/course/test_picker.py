@@ -26,9 +26,21 @@ from sasrec_utils.world import Oracle, World, WorldConfig, write_slices
 
 N, UNKNOWN = 30, 2  # tracks that models know, and more that they do not
 HOSTILE = [
-    "<script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "</style><b>bold</b>", "a & b &lt; c",
-    "🎧🎵🇫🇷👩‍👩‍👧", "שיר ערש", "أغنية", "\u202eevil\u202c \u2069", "line\nbreak\ttab", "x" * 400, "", None, "`${1}`", "{0} {name}",
-]  # fmt: skip
+    "<script>window.hacked = 1</script>",
+    '"><img src=x onerror="window.hacked = 1">',
+    "</style><b>bold</b>",
+    "a & b &lt; c",
+    "🎧🎵🇫🇷👩‍👩‍👧",
+    "שיר ערש",
+    "أغنية",
+    "\u202eevil\u202c \u2069",
+    "line\nbreak\ttab",
+    "x" * 400,
+    "",
+    None,
+    "`${1}`",
+    "{0} {name}",
+]
 
 
 def tracks(names=None) -> pd.DataFrame:
@@ -44,9 +56,18 @@ def tracks(names=None) -> pd.DataFrame:
     )
 
 
-PLAYLISTS = Sequences.from_lists([
-    [1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11], [12], [], [13, N + 1, 14, 15], [1, 2, N + 2], [5, 6, 5], list(range(1, 31)) * 9,
-])  # fmt: skip
+PLAYLISTS = Sequences.from_lists(
+    [
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [9, 10, 11],
+        [12],
+        [],
+        [13, N + 1, 14, 15],
+        [1, 2, N + 2],
+        [5, 6, 5],
+        list(range(1, 31)) * 9,
+    ]
+)
 NAMES = ["Chill ✨", "chill out", "Café del Mar", "", None, "rainy DAYS", "Straße", "long one"]
 
 
@@ -96,10 +117,22 @@ def test_it_begins_with_the_first_playlist_and_hides_its_last_track(picker):
     agrees(picker)
 
 
-@pytest.mark.parametrize(("query", "found"), [
-    ("", 8), ("chill", 2), ("CHILL OUT", 1), ("out chill", 1), ("cafe", 1), ("CAFÉ", 1), ("strasse", 1), ("  rainy   days ", 1),
-    ("nothing like this", 0), ("no name", 2), ("\n", 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", 8),
+        ("chill", 2),
+        ("CHILL OUT", 1),
+        ("out chill", 1),
+        ("cafe", 1),
+        ("CAFÉ", 1),
+        ("strasse", 1),
+        ("  rainy   days ", 1),
+        ("nothing like this", 0),
+        ("no name", 2),
+        ("\n", 8),
+    ],
+)
 def test_search_finds_parts_of_names_in_any_case_and_without_accents(picker, query, found):
     rows, total = picker.desk.search(query)
     assert len(rows) == total == found == len(picker.search(query))
@@ -278,8 +311,10 @@ def test_a_random_walk_over_all_actions_never_disagrees(picker):
             lambda n=n: picker.ask(int(rng.integers(N + 1)), int(rng.integers(-1, n + 1))),
             lambda: picker.add(int(rng.integers(1, N + 1))),
             lambda: picker.go_on(int(rng.integers(1, 4)), float(rng.integers(2))),
-            picker.undo, picker.restart, picker.empty,
-        ][rng.integers(12)]  # fmt: skip
+            picker.undo,
+            picker.restart,
+            picker.empty,
+        ][rng.integers(12)]
         action()
         agrees(picker)
 
@@ -546,11 +581,23 @@ def test_the_page_is_answered(picker):
     assert "is" in hear(picker, do="paste", text="")[0]["said"] or picker.ids
 
 
-@pytest.mark.parametrize("message", [
-    {}, {"do": "export"}, {"do": "__init__"}, {"do": "add"}, {"do": "add", "track": 10_000}, {"do": "add", "track": "x"},
-    {"do": "choose", "row": 99}, {"do": "turn", "settings": {"nonsense": 1}}, {"do": "turn", "settings": None},
-    {"do": "compare", "model": "GPT", "beside": "nothing"}, {"do": "guess", "track": 1}, {"do": "remove", "at": "0"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"do": "export"},
+        {"do": "__init__"},
+        {"do": "add"},
+        {"do": "add", "track": 10_000},
+        {"do": "add", "track": "x"},
+        {"do": "choose", "row": 99},
+        {"do": "turn", "settings": {"nonsense": 1}},
+        {"do": "turn", "settings": None},
+        {"do": "compare", "model": "GPT", "beside": "nothing"},
+        {"do": "guess", "track": 1},
+        {"do": "remove", "at": "0"},
+    ],
+)
 def test_what_the_page_must_not_ask_for_changes_nothing(picker, message):
     before = list(picker.ids)
     for answer in hear(picker, **message):
@@ -632,9 +679,14 @@ def test_a_picker_without_playlists_is_empty():
     assert picker.ids == [3]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"recommenders": {}}, "at least one"), ({"names": ["a"]}, "as many names"), ({"tracks": tracks().head(3)}, "outside a table"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recommenders": {}}, "at least one"),
+        ({"names": ["a"]}, "as many names"),
+        ({"tracks": tracks().head(3)}, "outside a table"),
+    ],
+)
 def test_what_does_not_fit_is_refused(change, said):
     given = {"recommenders": RECOMMENDERS, "playlists": PLAYLISTS, "names": NAMES, "tracks": tracks()} | change
     with pytest.raises(ValueError, match=said):

@@ -37,6 +37,7 @@ SERIES = (
     ("07_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
+NAVIGATION = re.compile(r"(?m)^.*\[Contents\]\((?:\.\./)*(?:notebooks/)?README\.md\).*$")
 PROGRESS = re.compile(r"\d+%\|.*\||\d+it \[|it/s|s/it|slices?/s|batch/s")
 PATHS = re.compile(r"(?<![\w.:/<)\]])/[A-Za-z][\w.-]*/[\w.-]+|\b[A-Z]:\\[\w.-]+")  # absolute ones
 WORDS_A_MINUTE, SECONDS_A_CODE_LINE, SECONDS_A_FIGURE = 200, 3, 20
@@ -110,9 +111,7 @@ def refresh(path: Path, notebook: nbformat.NotebookNode, seconds: float | None) 
     for cell in notebook.cells:
         if cell.cell_type != "markdown":
             continue
-        cell.source = re.sub(
-            r"(?m)^.*\[Contents\]\((?:\.\./)*(?:notebooks/)?README\.md\).*$", lambda _: line, cell.source
-        )
+        cell.source = NAVIGATION.sub(lambda _: line, cell.source)
         for name, text in blocks.items():
             cell.source = put_block(cell.source, name, text)
         if seconds is not None:

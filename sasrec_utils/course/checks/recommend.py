@@ -11,7 +11,7 @@ from sasrec_utils.course.checks.trying import Violated, call, check, expect
 
 @check("what was heard is no candidate, and the others share its probability in proportion")
 def next_share(answer: float) -> None:
-    """Exercise 07.1, by hand: A .4, B .3, C .2, D .1; the playlist has A. B's probability among the candidates is .5."""
+    """Exercise 07.1, by hand: A .4, B .3, C .2, D .1; the playlist has A. Among the candidates B has .5."""
     if not isinstance(answer, int | float):
         raise Violated(f"the answer is a number, not {answer!r}")
     if abs(answer - 0.3) < 1e-9:
@@ -81,7 +81,7 @@ def weights_say(answer: Mapping[str, bool]) -> None:
 
 @check("the best come first, no artist more than m times, and k of them if there are so many")
 def at_most(function: Callable[[list[tuple[str, str]], int, int], list[str]]) -> None:
-    """Exercise 07.5, stretch: the k best tracks with at most m of one artist, from (track, artist) pairs, best first."""
+    """Exercise 07.5, stretch: the k best of (track, artist) pairs, best first, at most m of one artist."""
     ranked = [("a1", "A"), ("a2", "A"), ("a3", "A"), ("b1", "B"), ("a4", "A"), ("b2", "B")]
     expect(function, ([("a1", "A")], 1, 1), ["a1"], "one track alone is fine")
     expect(function, (ranked, 1, 2), ["a1", "b1"], "an artist comes at most m times, and the list is filled up to k")

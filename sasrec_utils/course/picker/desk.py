@@ -136,7 +136,7 @@ class Desk:
         self._begin(ids, self.names[row], f"{self.names[row]}: {count(len(ids), 'track')}.")
 
     def paste(self, text: str | bytes) -> PlaylistText:
-        """Take the reader's own playlist: what was recognised of it. Raises PlaylistTextError if nothing can be read."""
+        """Take the reader's own playlist; returns what was read. Raises PlaylistTextError if there is nothing."""
         found = read_playlist(text, self.tracks)
         self.read, self.chosen, self.next_id, self.round = found, -1, 0, None
         said = f"{len(found.ids):,} of {count(len(found.entries), 'track')} recognised."
@@ -227,7 +227,7 @@ class Desk:
         self.refresh()
 
     def ask(self, track: int = 0, row: int = -1) -> None:
-        """What "why" is about: a track (0: the first one shown), and a row of the playlist (-1: the one that matters)."""
+        """What "why" is about: a track (0: the first one shown) and a row (-1: the one that matters most)."""
         self.asked, self.row = track, row
 
     @property
@@ -385,9 +385,9 @@ class Desk:
                 [f"{b + 1}.{h + 1}", f"{len(ids) - 1 - j} back", share(real[b, h, j]), share(control[b, h, j])]
             )
         control_words = (
-            f"It looks most at row {places[top] + 1} ({share(drawn[top])}); with the earlier tracks shuffled, whatever stands "
-            f"there gets {share(expected[top])}: that much belongs to the place, not to the track. A weight says where a "
-            "head looks, not what it changes."
+            f"It looks most at row {places[top] + 1} ({share(drawn[top])}); with the earlier tracks shuffled, whatever "
+            f"stands there gets {share(expected[top])}: that much belongs to the place, not to the track. A weight says "
+            "where a head looks, not what it changes."
         )
         return {"heads": heads, "control": control_words, "bars": "where the newest track looks"}
 
@@ -407,7 +407,7 @@ class Desk:
         return self.round
 
     def _by_plays(self, rng: np.random.Generator, known: int) -> np.ndarray:
-        """Distinct tracks, the more played the likelier: model ids are in order of plays, and Zipf's law is near enough."""
+        """Distinct tracks, the more played the likelier: ids are in order of plays, Zipf's law is near enough."""
         weight = 1 / np.arange(1, known + 1)
         n = min(known, CHOICES + len(self.ids))
         return 1 + rng.choice(known, size=n, replace=False, p=weight / weight.sum())

@@ -15,7 +15,8 @@ from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture, new_axes,
 class Live:
     """A picture that is drawn anew while something goes on: `with Live(draw) as show: fit(…, after_epoch=show)`.
 
-    `draw` makes a `Picture` of what `show` is called with. The cell has one output, replaced each time, so what stays in
+    `draw` makes a `Picture` of what `show` is called with. The cell has one output, replaced each time, so what stays
+    in
     the notebook is the last picture, and under it its words. Nothing is left of the ones before, and no widget.
     """
 
