@@ -6,6 +6,7 @@ Over all test playlists it becomes a rule: "the artist of so many tracks back", 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -52,10 +53,19 @@ class ArtistBack:
 class Game:
     """One round: a test playlist whose next track is known to the models and hidden from you. `lab.new_game()` makes it.
 
-    `world` is None for real playlists: then nobody knows the best possible answer, and the oracle is left out.
+    `about`: one sentence on the model. `names`: titles of the test playlists. `world` is None for real playlists: then
+    nobody knows the best possible answer, and the oracle is left out.
     """
 
-    def __init__(self, dataset: Dataset, model: Recommender, about: str, world: World | None, round_number: int = 1):
+    def __init__(
+        self,
+        dataset: Dataset,
+        model: Recommender,
+        about: str,
+        world: World | None,
+        round_number: int = 1,
+        names: Sequence[str | None] | None = None,
+    ):
         self.dataset, self.about, self.world = dataset, about, world
         N = dataset.vocabulary.n_items
         self.histories, self.targets = leave_last_out(dataset.test)
@@ -69,10 +79,11 @@ class Game:
         if world is not None:
             uris = tracks["track_uri"].tolist()
             self.players = {"oracle": Recommender(Oracle.from_uris(world, uris, N), tracks.iloc[:N])} | self.players
-        names = [None] * len(dataset.test)
+        names = [None] * len(dataset.test) if names is None else names
         self.picker = PlaylistPicker(self.players, dataset.test, names, tracks)
         self.picker.choose(self.u)
-        self._round = self.picker.desk.guess_next()
+        self.picker.guess_next()
+        self._choices = self.picker.desk.round.choices
         self._artist: str | None = None
         self._pick = 0
 
@@ -83,13 +94,14 @@ class Game:
     # --- what you see before you guess --------------------------------------------------------------------------------
 
     def playlist(self) -> pd.DataFrame:
-        """The newest tracks of the playlist, the newest at the bottom: track, artist, genre; row: how many tracks back."""
+        """The newest tracks, the newest at the bottom: track, artist, genre; row: how many tracks back. Corner: the title."""
         table = self._named(self.histories[self.u][-SHOWN:])
+        table.columns.name = self.picker.desk.title
         return table.set_axis([f"{SHOWN - i} back" for i in range(SHOWN)])
 
     def choices(self) -> pd.DataFrame:
         """Ten tracks, numbered 1 to 10: the one that came next, and nine others drawn by how often they are played."""
-        return self._named(self._round.choices).set_axis(range(1, len(self._round.choices) + 1))
+        return self._named(self._choices).set_axis(range(1, len(self._choices) + 1))
 
     # --- your guess ---------------------------------------------------------------------------------------------------
 
@@ -112,9 +124,9 @@ class Game:
         self._pick = 0
         if number is None:
             return TRACK
-        if number not in range(1, len(self._round.choices) + 1):
-            return f"Pick a number from 1 to {len(self._round.choices)}, not {number!r}."
-        self._pick = self._round.choices[number - 1]
+        if number not in range(1, len(self._choices) + 1):
+            return f"Pick a number from 1 to {len(self._choices)}, not {number!r}."
+        self._pick = self._choices[number - 1]
         return f"You pick {self._label(self._pick)}."
 
     # --- what comes out -----------------------------------------------------------------------------------------------

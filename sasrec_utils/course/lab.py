@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from sasrec_utils.checkpoints import CheckpointError, load, save
 from sasrec_utils.model import SASRec
@@ -114,7 +115,9 @@ def new_game(round_number: int = 1, progress: bool = True) -> Game:
     data = open_data(progress)
     dataset = load_dataset(data.prepared)
     folder, about = open_model(data, dataset, progress=progress)
-    return Game(dataset, Recommender.load(folder), about, load_world(data.raw), round_number)
+    names = pd.read_parquet(data.prepared / "playlists.parquet", columns=["name"])["name"]
+    names = names.iloc[dataset.split.test].to_numpy(dtype=object, na_value=None)
+    return Game(dataset, Recommender.load(folder), about, load_world(data.raw), round_number, names)
 
 
 def open_model(data: Data, dataset: Dataset, full: bool = False, progress: bool = True) -> tuple[Path, str]:

@@ -38,10 +38,10 @@ def next_tracks(function: Callable[[dict[str, float], list[str], int], list[str]
     scores = {"a": 0.1, "b": 0.4, "c": 0.3}
     expect(function, ({"a": 0.1}, [], 1), ["a"], "the only candidate comes first")
     expect(function, ({"a": 0.1, "b": 0.4}, [], 1), ["b"], "a higher score is better")
-    expect(function, (scores, [], 2), ["b", "c"], "the k best come out, best first")
-    expect(function, (scores, ["b"], 2), ["c", "a"], "tracks that were heard are no candidates")
-    expect(function, (scores, ["a", "b", "c"], 2), [], "with nothing left the answer is empty")
     given, heard = dict(scores), ["b"]
     call(function, given, heard, 2)
     if given != scores or heard != ["b"]:
         raise Violated(f"what you are given must stay as it was: after the call scores is {given} and heard is {heard}")
+    expect(function, (dict(scores), [], 2), ["b", "c"], "the k best come out, best first")
+    expect(function, (dict(scores), ["b"], 2), ["c", "a"], "tracks that were heard are no candidates")
+    expect(function, (dict(scores), ["a", "b", "c"], 2), [], "with nothing left the answer is empty")

@@ -156,6 +156,10 @@ class PlaylistPicker(anywidget.AnyWidget):
         """Choose one of the ten (a model id): returns who chose what."""
         return dict(self._do("guess", track).picks)
 
+    def another(self) -> list[str]:
+        """Take the next playlist that can be guessed and begin a round; returns the ten tracks as they are shown."""
+        return [self.desk.label(i) for i in self._do("another").choices]
+
     def stop_guessing(self) -> None:
         """Show the predictions again."""
         self._do("stop_guessing")
