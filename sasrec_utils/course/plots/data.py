@@ -76,8 +76,8 @@ def spread(plays: Mapping[str, np.ndarray], published: Mapping[float, float] | N
         tracks, held = np.arange(1, len(ranked) + 1) / len(ranked), np.cumsum(ranked) / ranked.sum()
         colour, _, style = CYCLE[series]
         axes.plot(np.append(0, tracks), np.append(0, held), color=colour, linestyle=style)
-        at = int(len(ranked) * 0.62)
-        axes.annotate(name, (tracks[at], held[at]), xytext=(4, -10) if series == 0 else (-4, 10), fontsize=9,
+        at = int(len(ranked) * (0.3 if series == 0 else 0.22))
+        axes.annotate(name, (tracks[at], held[at]), xytext=(8, -9) if series == 0 else (-6, 9), fontsize=9,
                       textcoords="offset points", ha="left" if series == 0 else "right", va="center")  # fmt: skip
         often = int((ranked >= least).sum())
         tenth[name] = held[round(len(ranked) / 10) - 1]
@@ -89,13 +89,14 @@ def spread(plays: Mapping[str, np.ndarray], published: Mapping[float, float] | N
         if 0 < often < len(ranked):
             axes.plot(tracks[often - 1], held[often - 1], "o", markersize=9, markerfacecolor="none",
                       markeredgecolor="black")  # fmt: skip
-            axes.annotate(f"tracks with {least} plays or more:\n{often / len(ranked):.0%} of tracks, "
-                          f"{held[often - 1]:.0%} of plays", (tracks[often - 1], held[often - 1]), xytext=(14, -22),
-                          textcoords="offset points", fontsize=9, arrowprops={"arrowstyle": "-", "lw": 0.8})  # fmt: skip
+            axes.annotate(
+                f"tracks with {least} plays or more:\n{often / len(ranked):.0%} of tracks, {held[often - 1]:.0%} of plays",
+                (tracks[often - 1], held[often - 1]), xytext=(0.42, 0.2), textcoords="axes fraction", fontsize=9,
+                va="center", arrowprops={"arrowstyle": "-", "lw": 0.8},
+            )  # fmt: skip
     if published:
         axes.plot(list(published), list(published.values()), "*", markersize=12, color=OKABE_ITO["vermilion"])
-        x, y = max(published.items())
-        axes.annotate("a real slice", (x, y), xytext=(10, 4), textcoords="offset points", fontsize=9,
+        axes.annotate("a real slice", min(published.items()), xytext=(26, -7), textcoords="offset points", fontsize=9,
                       color=OKABE_ITO["vermilion"])  # fmt: skip
         told.append("a real slice: " + ", ".join(f"the top {x:.0%} hold {y:.0%}" for x, y in published.items()))
     axes.plot([0, 1], [0, 1], color="#8A8A8A", linewidth=0.9)
@@ -118,15 +119,22 @@ def unseen(playlists: Sequence[int], share: np.ndarray, published: Mapping[int, 
     line(axes, playlists, share, 0, "these playlists", at=1)
     right, top = playlists[-1], max(share)
     if published:
-        line(axes, list(published), list(published.values()), 1, "the real set", at=0)
+        axes.plot(list(published), list(published.values()), "s", color=OKABE_ITO["orange"], markersize=7)
+        for at, value in published.items():
+            axes.annotate(f"the real set: {value:.1%}", (at, value), xytext=(0, 9), textcoords="offset points", fontsize=9,
+                          ha="left" if at < max(published) else "right")  # fmt: skip
         right, top = max(right, *published), max(top, *published.values())
     axes.set(xscale="log", xlim=(playlists[0] * 0.8, right * 1.8), ylim=(-0.01, top * 1.1))
     thousands(axes.xaxis)
     percent(axes.yaxis)
     axes.minorticks_off()
     axes.set(xlabel="training playlists (log scale)", ylabel="next tracks that are new")
-    left = "none are" if share[-1] < 0.0005 else f"{share[-1]:.1%} are"
-    axes.set_title(f"After {playlists[-1]:,} playlists {left} new")
+    left = "none" if share[-1] < 0.0005 else f"{share[-1]:.1%}"
+    if published:
+        title = f"A real slice leaves {published[min(published)]:.0%} of next tracks new, these leave {left}"
+    else:
+        title = f"After {playlists[-1]:,} playlists, new next tracks: {left}"
+    axes.set_title(title)
     by_size = ", ".join(f"{s:.1%} after {n:,}" for n, s in zip(playlists, share, strict=True))
     words = f"of the next tracks, the share that training never saw is {by_size} playlists"
     if published:
