@@ -54,8 +54,8 @@ def test_the_stub_is_not_attempted_yet(name):
 
     stubs = {
         "rank_of": None,
-        "next_targets": None,
         "leaks": {"A": None, "B": None, "C": None},
+        "after_shuffling": dict.fromkeys(["popularity", "item-kNN", "Markov chain"]),
         "attention_row": [None] * 3,
         "three_metrics": {"recall": None, "ndcg": None, "mrr": None},
         "next_share": None,
@@ -108,6 +108,27 @@ def _different_each_time(n, seed, calls=[]):  # noqa: B006 (it is meant to remem
 def _losing(n, seed):
     order = np.random.default_rng(seed).permutation(n)
     return order[n // 10 + 1 :], order[: n // 10]
+
+
+def _with_replacement(n, seed):
+    test = np.random.default_rng(seed).integers(n, size=n // 10)
+    return np.setdiff1d(np.arange(n), test), test
+
+
+def _popping(scores, heard, k):
+    for track in heard:
+        scores.pop(track, None)
+    return sorted(scores, key=scores.get, reverse=True)[:k]
+
+
+def _marking(scores, heard, k):
+    best = [t for t in sorted(scores, key=scores.get, reverse=True) if t not in heard][:k]
+    heard.extend(best)
+    return best
+
+
+def _only_where_both(model, oracle, k):
+    return sum(m <= k and o <= k for m, o in zip(model, oracle, strict=True)) / sum(o <= k for o in oracle)
 
 
 def _token_losses(scores, targets):
@@ -210,16 +231,14 @@ BROKEN = {
         (lambda m, o, k: sum(r <= k for r in m) / len(m), "ratio"),
         (lambda m, o, k: sum(r < k for r in m) / sum(r <= k for r in o), "rank 10"),
         (lambda m, o, k: sum(r <= 10 for r in m) / sum(r <= 10 for r in o), "k must be respected"),
+        (_only_where_both, "where the oracle misses"),
     ],
     "next_tracks": [
+        (_popping, "must stay as it was"),
+        (_marking, "must stay as it was"),
         (lambda s, h, k: sorted(s, key=s.get, reverse=True)[:k], "heard"),
         (lambda s, h, k: [t for t in sorted(s, key=s.get) if t not in h][:k], "higher score"),
         (lambda s, h, k: [t for t in sorted(s, key=s.get, reverse=True)[:k] if t not in h], "heard"),
-    ],
-    "unique_tracks": [
-        (lambda ps: sum(len(p["tracks"]) for p in ps), "repeat within"),
-        (lambda ps: sum(len({t["track_uri"] for t in p["tracks"]}) for p in ps), "two playlists"),
-        (lambda ps: len({t["track_uri"] for t in ps[0]["tracks"]}) if ps else 0, "all playlists"),
     ],
     "shared_playlists": [
         (lambda ps: sum(1 for p in ps if p.get("collaborative")), '"false"'),
@@ -228,6 +247,7 @@ BROKEN = {
     ],
     "slice_order": [
         (sorted, "as text"),
+        (lambda names: sorted(names, key=len), "length of the name"),
         (lambda names: names, "smaller numbers"),
         (lambda names: sorted(names, key=lambda n: int(n.split(".")[2].split("-")[0]), reverse=True), "smaller"),
     ],
@@ -238,7 +258,12 @@ BROKEN = {
         (lambda uris, size: (uris[0], uris[-1]), "itself"),
     ],
     "same_artist": [(_crossing, "not followed"), (_wrapping, "not"), (_mean_of_means, "weighs the same")],
-    "next_targets": [([7, 3, 9], "not the input itself"), ([3, 9, 4, 7], "wrap"), ([4, 9, 3], "what follows")],
+    "unseen_share": [
+        (lambda plays: sum(p == 1 for p in plays) / len(plays), "share of rows"),
+        (lambda plays: sum(p <= 2 for p in plays) / sum(plays), "no new one"),
+        (lambda plays: 1 / sum(plays), "no new one"),
+        (lambda plays: float(plays[0] == 1) / sum(plays), "all rows"),
+    ],
     "shift": [
         (lambda p: (p, p), "after it"),
         (lambda p: (p[1:], p[:-1]), "after it"),
@@ -252,28 +277,36 @@ BROKEN = {
         (lambda p, n: p[len(p) - n :], "stays whole"),
     ],
     "leaks": [
-        ({"A": "playlists", "B": "playlists", "C": "vocabulary"}, "A leaks nothing"),
-        ({"A": "nothing", "B": "nothing", "C": "vocabulary"}, "B leaks playlists"),
-        ({"A": "nothing", "B": "playlists", "C": "nothing"}, "C leaks vocabulary"),
+        ({"A": "playlists", "B": "playlists", "C": "vocabulary"}, "2 of 3 are right"),
+        ({"A": "nothing", "B": "nothing", "C": "vocabulary"}, "2 of 3 are right"),
+        ({"A": "vocabulary", "B": "nothing", "C": "playlists"}, "0 of 3 are right"),
+        ({"A": "nothing", "B": None, "C": None}, "say one of"),
         ({"A": "nothing"}, "each of"),
+    ],
+    "after_shuffling": [
+        ({"popularity": "stays", "item-kNN": "falls", "Markov chain": "falls"}, "2 of 3 are right"),
+        ({"popularity": "falls", "item-kNN": "falls", "Markov chain": "stays"}, "0 of 3 are right"),
+        ({"popularity": "stays", "item-kNN": "rises", "Markov chain": "falls"}, "say one of"),
+        ({"popularity": "stays"}, "each of"),
+    ],
+    "hidden_leak": [
+        (lambda: ([[1, 2, 3, 4]], [[5, 6, 7, 8]]), "nowhere"),
+        (lambda: ([[2, 3, 4, 5]], [[1, 2, 3, 4]]), "nowhere"),
+        (lambda: ([[1, 2, 3, 4], [1, 2, 3, 5]], [[1, 2, 3, 4]]), "answers"),
+        (lambda: ([[1, 2]], [[1, 2]]), "four tracks"),
+        (lambda: ([], [[1, 2, 3, 4]]), "at least one"),
+        (lambda: [[1, 2, 3, 4]], "returns"),
     ],
     "honest_split": [
         (_overlapping, "both sides"),
         (_losing, "no playlist is lost"),
         (_different_each_time, "same seed"),
         (lambda n, seed: (np.arange(n // 10, n), np.arange(n // 10)), "another seed"),
+        (lambda n, seed: tuple(np.split(np.roll(np.arange(n), seed), [n - n // 10])), "at random"),
+        (lambda n, seed: tuple(np.split(np.random.default_rng(seed).permutation(n), [int(0.9 * n)])), "rounded down"),
+        (_with_replacement, "dealt once"),
         (lambda n, seed: tuple(np.split(np.random.default_rng(0).permutation(n), [n - n // 10])), "another seed"),
         (lambda n, seed: tuple(np.split(np.random.default_rng(seed).permutation(n), [n // 2])), "a tenth"),
-    ],
-    "padding_share": [
-        (lambda ls, n: 1 - sum(ls) / (len(ls) * max(ls)), "own width"),
-        (lambda ls, n: 0.0, "as wide"),
-        (
-            lambda ls, n: float(
-                np.mean([1 - sum(p) / (len(p) * max(p)) for p in (ls[i : i + n] for i in range(0, len(ls), n))])
-            ),
-            "last batch",
-        ),
     ],
     "three_metrics": [
         ({"recall": 2, "ndcg": 0.5, "mrr": 0.47}, "2 of 3"),
@@ -550,3 +583,16 @@ BROKEN |= {
 )  # fmt: skip
 def test_a_broken_variant_of_notebook_03_is_found_and_named(name, index):
     test_a_broken_variant_is_found_and_named(name, index)
+
+
+@pytest.mark.parametrize("name", ["leaks", "after_shuffling"])
+def test_a_wrong_label_is_counted_and_the_right_one_is_not_given_away(name):
+    right = SOLUTIONS[name]
+    for key in right:
+        others = [value for value in set(right.values()) if value != right[key]]
+        texts = {getattr(checks, name)(right | {key: other}).text for other in others}
+        assert texts
+        for text in texts:
+            assert f"{len(right) - 1} of {len(right)} are right" in text
+            assert key not in text.split("right.")[0]
+            assert right[key] not in text.replace("Ask of each", "")

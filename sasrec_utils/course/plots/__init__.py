@@ -6,7 +6,8 @@ either. Colours are Okabe and Ito's (distinct for colour-blind people), always d
 line style or a hatch; `cividis` is for magnitudes. Nothing here keeps pyplot figures open.
 """
 
-from sasrec_utils.course.plots.data import batch, coverage, growth, lags, lengths, long_tail, titles, unseen
+from sasrec_utils.course.plots.data import batch, lags, looks, spread, unseen
+from sasrec_utils.course.plots.diagrams import journey, shift
 from sasrec_utils.course.plots.model import attention, by_distance, cost, falls, matrices, over_sizes, wiring
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
@@ -25,21 +26,20 @@ __all__ = [
     "by_group",
     "continuation",
     "cost",
-    "coverage",
     "curves",
     "dots",
     "falls",
     "gaps",
-    "growth",
+    "journey",
     "lags",
     "learning_rates",
-    "lengths",
-    "long_tail",
+    "looks",
     "loss_curves",
     "matrices",
     "over_sizes",
     "promises",
-    "titles",
+    "shift",
+    "spread",
     "unseen",
     "wiring",
 ]
