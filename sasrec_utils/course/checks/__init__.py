@@ -13,7 +13,6 @@ in notebooks 00–07, their solutions in `notebooks/solutions`.
 from sasrec_utils.course.checks.attention import (
     allowed_mask,
     attention_row,
-    distance_bias,
     masked_attention,
     padded_attention,
     score_newest,
@@ -33,6 +32,7 @@ from sasrec_utils.course.checks.explore import (
     slice_order,
     unique_tracks,
 )
+from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
 from sasrec_utils.course.checks.sequences import (
     honest_split,
@@ -60,9 +60,11 @@ __all__ = [
     "attention_row",
     "bucket",
     "collision",
+    "cut_head",
     "diagnoses",
     "difference_interval",
     "distance_bias",
+    "head_loss",
     "early_stop",
     "honest_rank",
     "honest_split",

@@ -3,11 +3,22 @@
 Every function takes numbers and returns a `Picture`. Shown in a notebook it is a PNG at twice the screen's resolution
 and, folded under it, its twin "In words", for people who do not see the picture and for tests, which do not look at it
 either. Colours are Okabe and Ito's (distinct for colour-blind people), always doubled by a marker, a
-line style or a hatch; `cividis` is for magnitudes. Nothing here keeps pyplot figures open.
+line style or a hatch; magnitudes go from white to dark in one hue. Nothing here keeps pyplot figures open.
 """
 
 from sasrec_utils.course.plots.data import batch, coverage, growth, lags, lengths, long_tail, titles, unseen
-from sasrec_utils.course.plots.model import attention, by_distance, cost, falls, matrices, over_sizes, wiring
+from sasrec_utils.course.plots.model import (
+    attention,
+    by_distance,
+    cost,
+    effects,
+    falls,
+    matrices,
+    one_query,
+    over_sizes,
+    split_heads,
+    wiring,
+)
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
 from sasrec_utils.course.plots.training import Live, dots, gaps, learning_rates, loss_curves
@@ -28,6 +39,7 @@ __all__ = [
     "coverage",
     "curves",
     "dots",
+    "effects",
     "falls",
     "gaps",
     "growth",
@@ -37,8 +49,10 @@ __all__ = [
     "long_tail",
     "loss_curves",
     "matrices",
+    "one_query",
     "over_sizes",
     "promises",
+    "split_heads",
     "titles",
     "unseen",
     "wiring",
