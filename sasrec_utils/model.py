@@ -99,7 +99,7 @@ class Attention(nn.Module):
 
     With relative positions the position term is a learned weight for each distance, and a query may also attend to
     nothing: a key and a value of zeros, with a learned weight of its own. A head that looks for "the artist four tracks
-    ago" then has an answer where there is none. Taught in notebook 03 §4–§8 and §15.
+    ago" then has an answer where there is none. Taught in notebook 03 §4–§8.
     """
 
     def __init__(self, config: SASRecConfig):

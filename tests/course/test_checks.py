@@ -471,7 +471,7 @@ def test_a_forgotten_return_is_named():
     assert "returns nothing" in checks.shift(lambda p: None).text
 
 
-# --- notebook 03 ------------------------------------------------------------------------------------------------------
+# --- notebooks 03 and 04 ------------------------------------------------------------------------------------------------------
 
 
 def _causal(length):
@@ -517,6 +517,24 @@ def _score(model, playlists, kept=lambda p, n: p[-n:], last=lambda ids: (ids > 0
     return model(ids)[torch.arange(len(ids)), last(ids)] @ model.table().T
 
 
+def _divided_again(q, k, v):
+    weights = (q @ k.T / q.shape[1] ** 0.5).softmax(-1).tril()
+    return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+def _cut(change):
+    def cut(layer, head):
+        width = layer.out.weight.shape[0] // layer.heads
+        change(layer, slice(head * width, (head + 1) * width))
+
+    return cut
+
+
+def _head_loss(weight, right):
+    on_right = (weight.softmax(0) * right).sum(1)
+    return -on_right[right.any(1)].log().mean()
+
+
 def _bias(weight, length, sign=1, future=-torch.inf, place=False):
     at = torch.arange(length)
     back = sign * (at[:, None] - at[None, :])
@@ -541,6 +559,7 @@ BROKEN |= {
         (lambda ids: _mask(ids, flat=True), "the shape is"),
         (lambda ids: _mask(ids).float(), "True and False"),
         (lambda ids: _mask(ids) & ~torch.eye(ids.shape[1], dtype=torch.bool), "itself"),
+        (lambda ids: _mask(ids) | (ids == 0)[:, None, :, None], "nobody, padded or not, sees the future"),
     ],
     "masked_attention": [
         (lambda q, k, v: (q @ k.T / q.shape[1] ** 0.5).softmax(-1).tril() @ v, "the future leaks"),
@@ -551,18 +570,22 @@ BROKEN |= {
         (lambda q, k, v: _attend(q, k, v, _causal(len(q)).T), "the future leaks"),
         (lambda q, k, v: _attend(q, k, v, _causal(len(q)), scaled=False), "divided by"),
         (lambda q, k, v: 2 * _attend(q, k, v, _causal(len(q))), "sum to 1"),
+        (_divided_again, "left out before the softmax"),
     ],
     "padded_attention": [
         (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False, queries=True), "differs"),
         (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False), "differs"),
         (lambda q, k, v, ids: _padded(q, k, v, ids), "0 / 0"),
         (lambda q, k, v, ids: _padded(q, k, v, ids, additive=True, clean=True), "gradients are finite"),
+        (lambda q, k, v, ids: _padded(q.detach(), k.detach(), v, ids, own=True), "none reaches q"),
+        (lambda q, k, v, ids: _padded(q, k.detach(), v, ids, own=True), "none reaches k"),
+        (torch.no_grad()(lambda q, k, v, ids: _padded(q, k, v, ids, own=True)), "hands none"),
     ],
     "score_newest": [
         (lambda model, playlists: _score(model, playlists, kept=lambda p, n: p[:n]), "the newest tracks are kept"),
         (lambda model, playlists: _score(model, playlists, last=lambda ids: -1), "the last real track decides"),
         (lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1)), "IndexError"),
-        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1, left=True), "the last real track decides"),
+        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1, left=True), "pads on the right"),
         (
             lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1).min() - 1),
             "nothing to do with each other",
@@ -573,15 +596,32 @@ BROKEN |= {
         (lambda weight, length: _bias(weight, length, sign=-1), "distance i - j"),
         (lambda weight, length: _bias(weight, length, place=True), "distance i - j"),
         (lambda weight, length: _bias(weight[:1], length), "the shape is"),
+        (lambda weight, length: _bias(weight.detach(), length), "hands them no gradient"),
+    ],
+    "cut_head": [
+        (_cut(lambda layer, own: layer.out.weight[own].zero_()), "columns"),
+        (_cut(lambda layer, own: layer.qkv.weight[own].zero_()), "in the map W^O"),
+        (_cut(lambda layer, own: layer.out.weight.zero_()), "other heads go on"),
+        (_cut(lambda layer, own: (layer.out.weight[:, own].zero_(), layer.out.bias.zero_())), "changes out.bias"),
+        (_cut(lambda layer, own: layer.out.weight[:, own].mul_(0.5)), "nothing of the head is left"),
+        (lambda layer, head: layer.heads[head], "TypeError"),
+    ],
+    "head_loss": [
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).mean(), "half of the weight"),
+        (lambda weight, right: -(weight * right).sum(1).mean(), "half of the weight"),
+        (lambda weight, right: -(weight.softmax(0).log() * right).sum(1).mean(), "softmax, and all of them are right"),
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).log().sum(), "the mean"),
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).log().mean(), "leave it out"),
+        (lambda weight, right: _head_loss(weight.detach(), right), "no gradient"),
     ],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "index"), [(name, i) for name in ("attention_row", "allowed_mask", "masked_attention", "padded_attention",
-                                               "score_newest", "distance_bias") for i in range(len(BROKEN[name]))]
+                                               "score_newest", "distance_bias", "cut_head", "head_loss") for i in range(len(BROKEN[name]))]
 )  # fmt: skip
-def test_a_broken_variant_of_notebook_03_is_found_and_named(name, index):
+def test_a_broken_variant_of_notebooks_03_and_04_is_found_and_named(name, index):
     test_a_broken_variant_is_found_and_named(name, index)
 
 

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,18 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+def tensor(function: Callable, args: tuple, shape: tuple[int, ...], shown: str) -> torch.Tensor:
+    """The tensor that the learner's function returns, of the right shape; `shown` is the call as a reader knows it."""
+    try:
+        got = function(*args)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        raise Violated(f"it must not fail: {shown} raises {type(error).__name__}: {error}") from None
+    if not isinstance(got, torch.Tensor):
+        raise Violated(f"it returns a tensor: {shown} gives {type(got).__name__}")
+    if tuple(got.shape) != shape:
+        raise Violated(f"the shape is {list(shape)}: {shown} gives {list(got.shape)}")
+    return got
