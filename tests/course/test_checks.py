@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
+import random
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from sasrec_utils.course import checks
+from sasrec_utils.course.checks import trying
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -185,7 +188,7 @@ def _left(history, target, n_items):
 def _rejected(history, target, n_items, k, rng, forbidden):
     found = []
     while len(found) < k:
-        track = int(rng.integers(1, n_items + 1))
+        track = random.randint(1, n_items) if rng is None else int(rng.integers(1, n_items + 1))
         if track not in forbidden:
             found.append(track)
     return found
@@ -209,6 +212,31 @@ def _seedless(a, b, seed):
 
 def _of_values(a, b, seed):
     return float(np.mean(np.array(a) - b)), *np.percentile(np.array(a) - b, [2.5, 97.5])
+
+
+def _boot_between(low, high):
+    """The right answer but for the percentiles."""
+
+    def interval(a, b, seed):
+        differences = np.array(a) - b
+        means = np.random.default_rng(seed).choice(differences, (2000, len(differences))).mean(1)
+        return (float(np.mean(differences)), *np.percentile(means, [low, high]))
+
+    return interval
+
+
+def _looks_at(some):
+    def rank(target, rivals):
+        if any(score != score for score in some(target, rivals)):
+            raise ValueError("NaN")
+        return 1 + sum(rival >= target for rival in rivals)
+
+    return rank
+
+
+_looks_at_the_first_rival = _looks_at(lambda target, rivals: [target, *rivals[:1]])
+_looks_at_the_last_rival = _looks_at(lambda target, rivals: [target, *rivals[-1:]])
+_looks_at_rivals_only = _looks_at(lambda target, rivals: rivals)
 
 
 def _within(lower):
@@ -313,23 +341,35 @@ BROKEN = {
         ({"recall": 0.67, "ndcg": 1.5, "mrr": 0.47}, "over 3"),
         ({"recall": 0.67, "ndcg": 0.5, "mrr": 0.44}, "no cut-off"),
         ({"recall": 0.67}, "each of"),
+        ({"recall": float("nan"), "ndcg": 0.5, "mrr": 0.47}, "not nan"),
+        ({"recall": "0.67", "ndcg": 0.5, "mrr": 0.47}, "without quotation marks"),
+        ({"recall": 0.67, "ndcg": None, "mrr": 0.47}, "ndcg is not None"),
     ],
     "honest_rank": [
         (lambda t, rivals: 1 + sum(r > t for r in rivals), "tie counts against"),
         (lambda t, rivals: 1 + sum(r >= t for r in rivals), "NaN"),
         (lambda t, rivals: sum(r >= t for r in rivals), "rank 1"),
+        (_looks_at_the_first_rival, "NaN"),
+        (_looks_at_the_last_rival, "NaN"),
+        (_looks_at_rivals_only, "NaN"),
         (lambda t, rivals: 1 + sorted([t, *rivals], reverse=True).index(t), "tie counts against"),
     ],
     "difference_interval": [
         (_unpaired, "same playlists"),
         (_of_values, "two playlists"),
+        (_boot_between(5, 95), "2.5 % on each side"),
+        (_boot_between(1, 99), "2.5 % on each side"),
+        (_boot_between(0.5, 99.5), "2.5 % on each side"),
+        (_boot_between(5, 97.5), "below the mean"),
         (_seedless, "same seed"),
         (lambda a, b, seed: _boot(np.array(b) - a, seed), "mean is that of a - b"),
         (lambda a, b, seed: float(np.mean(np.array(a) - b)), "returns"),
     ],
     "impossible": [
         (_within(lambda recall, k: 0), "at rank 10"),
-        (_within(lambda recall, k: recall / math.log2(11)), "k = 1"),
+        (_within(lambda recall, k: recall / math.log2(11)), "hangs on k"),
+        (_within(lambda recall, k: recall if k == 1 else 0.289 * recall), "hangs on k"),
+        (_within(lambda recall, k: recall if k < 10 else 0.289 * recall), "rank 100"),
         (lambda recall, ndcg, k, known: ndcg > 1, "Recall"),
         (lambda recall, ndcg, k, known: not recall / math.log2(k + 1) <= ndcg <= recall <= 1, "not known"),
     ],
@@ -403,6 +443,9 @@ BROKEN |= {
         (1.232, "logarithm of each"),
         (-1.386, "never negative"),
         (1.0, "is not 1"),
+        ("1.39", "without quotation marks"),
+        (float("nan"), "not nan"),
+        ([1.39, 1.39], "is a number, not"),
     ],
     "masked_loss": [
         (lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), "column 0"),
@@ -437,7 +480,6 @@ BROKEN |= {
     "negatives": [
         (lambda h, t, n, k, rng: rng.integers(1, n + 1, k).tolist(), "is no negative"),
         (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {t}), "track of the playlist"),
-        (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}), "must end"),
         (lambda h, t, n, k, rng: [0] * k, "never 0"),
         (lambda h, t, n, k, rng: _left(h, t, n)[:k], "k negatives"),
         (lambda h, t, n, k, rng: (_left(h, t, n) * k)[:k], "drawn anew"),
@@ -458,6 +500,46 @@ def test_a_broken_variant_is_found_and_named(name, index):
     assert not result
     assert result.text.startswith("✘")
     assert said in result.text
+
+
+ENDLESS = {
+    "negatives": [
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}),  # the generator that it is given …
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, None, {*h, t}),  # … or another one
+    ],
+    "early_stop": [lambda values, patience: _for_ever()],
+    "masked_loss": [lambda scores, targets: _for_ever(swallow=True)],
+    "training_step": [lambda *args: _for_ever()],
+    "sampled_hit": [lambda *args: _for_ever()],
+    "shift": [lambda playlist: _for_ever()],
+}
+
+
+def _for_ever(swallow=False):
+    while True:
+        try:
+            sum(range(1000))
+        except Exception:
+            if not swallow:
+                raise
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, variants in ENDLESS.items() for i in range(len(variants))]
+)
+def test_what_never_ends_is_stopped_and_named(name, index, monkeypatch):
+    monkeypatch.setattr(trying, "LIMIT", 0.3)
+    result = getattr(checks, name)(ENDLESS[name][index])
+    assert not result
+    assert result.text.startswith("✘ it must end")
+
+
+def test_nothing_is_left_of_a_time_limit_that_was_kept():
+    with trying.time_limit(0.05):
+        pass
+    time.sleep(0.2)  # the exception would come here
+    with pytest.raises(trying.TooLong), trying.time_limit(0.05):
+        _for_ever()
 
 
 def test_an_error_in_the_learners_code_is_shown_with_the_input_that_caused_it():

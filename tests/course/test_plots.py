@@ -43,7 +43,9 @@ CALLS = {
     ),
     "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
     "continuation": lambda: plots.continuation(
-        [1, 5], {"NDCG": {"a": [0.1, 0.2]}, "clicks": {"a": [3.0, 2.0]}}, "More seeds help"
+        [1, 5],
+        {"NDCG": {"a": [(0.1, 0.05, 0.2), (0.2, 0.1, 0.3)]}, "clicks": {"a": [(3.0, 2.5, 3.5), (2.0, 1.5, 2.5)]}},
+        "More seeds help",
     ),
 }
 CALLS |= {
