@@ -204,9 +204,11 @@ class Game:
         rows = [name for name in ("popularity", "you", "SASRec", "oracle") if name in found or name == "you"]
         means = [found[name].mean if name in found else 0.0 for name in rows]
         spans = [(found[name].low, found[name].high) if name in found else (0.0, 0.0) for name in rows]
-        title = f"SASRec finds {found['SASRec'].mean:.0%} of the next tracks"
+        mean = found["SASRec"].mean
         if "oracle" in found:
-            title += f", the best possible {found['oracle'].mean:.0%}"
+            title = f"SASRec has {mean / found['oracle'].mean:.0%} of the best possible"
+        else:
+            title = f"SASRec finds {mean:.0%} of the next tracks"
         return plots.bars([names[row] for row in rows], means, "Recall@10", title, spans, mark=rows.index("SASRec"))
 
     def play_on(self) -> PlaylistPicker:

@@ -122,6 +122,11 @@ def test_the_bars_are_on_one_scale_and_the_oracle_is_the_best(game):
     found = game.recalls()
     assert list(found) == ["popularity", "SASRec", "oracle"]
     assert found["oracle"].mean > found["SASRec"].mean
+    title = game.chart().figure.axes[0]._left_title
+    share = found["SASRec"].mean / found["oracle"].mean
+    assert title.get_text() == f"SASRec has {share:.0%} of the best possible"
+    title.figure.draw_without_rendering()
+    assert title.get_window_extent().x1 <= title.figure.bbox.x1 + 1
 
 
 def test_the_attention_belongs_to_the_newest_tracks_with_the_whole_history_read(game):
