@@ -27,6 +27,7 @@ from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.mpd.files import write_beside
 from sasrec_utils.playlist_text import PlaylistText, read_playlist
+from sasrec_utils.reranking import RERANKER, Reranker, has_reranker
 from sasrec_utils.sequences import Dataset, Sequences, Vocabulary
 from sasrec_utils.track_names import COLUMNS, TrackNames, not_a_track, plain, track_uri
 from sasrec_utils.training import fit, recipe
@@ -99,13 +100,18 @@ class Recommender:
         self.scorer, self.names, self.remark = scorer, TrackNames(tracks), remark
 
     @classmethod
-    def load(cls, directory: str | os.PathLike) -> Recommender:
-        """The recommender of a model directory. Raises CheckpointError if something is missing or damaged."""
+    def load(cls, directory: str | os.PathLike, rerank: bool = False) -> Recommender:
+        """The recommender of a model directory. Raises CheckpointError if something is missing or damaged.
+
+        With `rerank`, the second stage orders what the model and the counts find, if one lies there: the better list,
+        but its scores are no probabilities.
+        """
         model, about = load(directory)
         tracks = load_tracks(directory)
         model.keep_table()
+        scorer = Reranker.load(directory, model) if rerank and has_reranker(directory) else model
         try:
-            return cls(model, tracks, unfinished(directory, about))
+            return cls(scorer, tracks, unfinished(directory, about))
         except ValueError as error:
             path = Path(directory) / "tracks.parquet"
             raise CheckpointError(
@@ -321,8 +327,11 @@ def train_recommender(
     settings is kept too: ValueError says in what it differs and what to do.
     """
     directory, vocabulary = Path(directory), data.vocabulary
-    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()))
+    rows = int((data.train.items <= vocabulary.n_items).sum())
+    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()), rows)
     plan = replace(plan, seed=seed, **changes)
+    if plan.loss != "softmax":
+        config = replace(config, pointer=False)  # which only that loss can train
     about = {"data": {"prepared": prepared, "min_count": min_count, "seed": seed}}
     key = json.dumps([asdict(config), asdict(plan), about], sort_keys=True)
     about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
@@ -346,7 +355,8 @@ def train_recommender(
     model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
     with writing(directory):
         if not same and is_writer():  # weights of another run must never meet the names of this one
-            (directory / "config.json").unlink(missing_ok=True)
+            for name in ("config.json", RERANKER):
+                (directory / name).unlink(missing_ok=True)
         save_tracks(directory, data.catalogue, vocabulary)
         history = fit(model, data.train, data.valid, plan, directory, resume=same, progress=progress, extra=about)
         seconds = round(float(history["seconds"].sum()), 1)

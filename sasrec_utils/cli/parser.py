@@ -40,6 +40,7 @@ def _add_run(commands) -> None:
     sub.add_argument("--preset", choices=tuple(PRESETS), default="teaching", help="world to make up if raw/ is empty")
     sub.add_argument("--playlists", type=_whole(1), metavar="N", help="how many to make up (default: the preset's)")
     sub.add_argument("-k", type=_whole(1), default=10, metavar="N", help="how many tracks to recommend")
+    _rerank_option(sub, "train and judge the second stage (default: with 300 validation playlists or more)")
     sub.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
@@ -82,6 +83,7 @@ def _add_evaluate(commands) -> None:
         default="full",
         help="rank among all tracks, or among 100 random ones as the paper did",
     )
+    _rerank_option(sub, "train and judge the second stage (default: if the model has one)")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -95,6 +97,7 @@ def _add_recommend(commands) -> None:
     )
     _place_options(sub)
     sub.add_argument("-k", type=_whole(1), default=10, metavar="N", help="how many tracks")
+    _rerank_option(sub, "let the second stage order them (default: if the model has one)")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -134,6 +137,10 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--negatives", type=_whole(1), metavar="N", help=drawn)
     sub.add_argument("--accelerator", choices=ACCELERATORS, help=f"where it is computed {chosen}")
     sub.add_argument("--precision", choices=PRECISIONS, help=f"of numbers while training {chosen}")
+
+
+def _rerank_option(sub: argparse.ArgumentParser, about: str) -> None:
+    sub.add_argument("--rerank", action=argparse.BooleanOptionalAction, default=None, help=about)
 
 
 class _Help(argparse.HelpFormatter):

@@ -32,7 +32,7 @@ from sasrec_utils.world.dials import (
     TEACHING,
     WorldConfig,
 )
-from sasrec_utils.world.law import Playlists, World, first_seen
+from sasrec_utils.world.law import Playlists, World, first_seen, release_split
 from sasrec_utils.world.names import TITLE_WORDS, title_words
 from sasrec_utils.world.oracle import Oracle
 from sasrec_utils.world.writing import load_world, sample, slice_json, write_slices
@@ -62,6 +62,7 @@ __all__ = [
     "features",
     "first_seen",
     "load_world",
+    "release_split",
     "sample",
     "slice_json",
     "title_words",

@@ -290,3 +290,34 @@ def test_nobody_is_best_where_even_the_oracle_finds_nothing(capsys):
 ])  # fmt: skip
 def test_intervals_are_short(interval, sign, text):
     assert short(Interval(*interval), sign) == text
+
+
+# The second stage
+
+
+def test_the_second_stage_is_trained_judged_kept_and_used(copy):
+    few = sasrec("run", *SMALL, "--data-dir", copy, "--rerank", "--json")
+    assert few.code == 0 and "two stages" in json.loads(few.out)["metrics"], few.err
+    files = {name: (copy / "models" / "default" / f"reranker.{name}") for name in ("txt", "json", "safetensors")}
+    times = {name: path.stat().st_mtime_ns for name, path in files.items()}
+    judged = sasrec("evaluate", "--data-dir", copy)
+    assert "two stages against SASRec + item-kNN + Markov: recall@10 " in judged.out  # it is there: it is judged
+    assert "two stages" not in sasrec("evaluate", "--no-rerank", "--data-dir", copy).out
+    assert {name: path.stat().st_mtime_ns for name, path in files.items()} == times  # trained once
+    uri = pd.read_parquet(copy / "models" / "default" / "tracks.parquet")["track_uri"][5]
+    asked = ("recommend", uri, "--data-dir", copy, "--json")
+    answers = {flag: json.loads(sasrec(*asked, *flag).out)["recommendations"] for flag in ((), ("--no-rerank",))}
+    assert answers[()] != answers["--no-rerank",]
+    files["safetensors"].write_bytes(files["safetensors"].read_bytes()[:-1])
+    refused(sasrec(*asked), "reranker.safetensors")
+
+
+def test_with_few_validation_playlists_there_is_no_second_stage(made):
+    data, outcome = made
+    assert "two stages" not in outcome.out and not list((data / "models" / "default").glob("reranker*"))
+
+
+def test_another_model_takes_its_second_stage_with_it(copy):
+    assert sasrec("run", *SMALL, "--data-dir", copy, "--rerank").code == 0
+    assert sasrec("train", *SMALL, "--seed", "1", "--again", "--data-dir", copy).code == 0
+    assert not (copy / "models" / "default" / "reranker.json").exists()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
+import random
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from sasrec_utils.course import checks
+from sasrec_utils.course.checks import trying
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -54,8 +57,8 @@ def test_the_stub_is_not_attempted_yet(name):
 
     stubs = {
         "rank_of": None,
-        "next_targets": None,
         "leaks": {"A": None, "B": None, "C": None},
+        "after_shuffling": dict.fromkeys(["popularity", "item-kNN", "Markov chain"]),
         "attention_row": [None] * 3,
         "three_metrics": {"recall": None, "ndcg": None, "mrr": None},
         "next_share": None,
@@ -108,6 +111,27 @@ def _different_each_time(n, seed, calls=[]):  # noqa: B006 (it is meant to remem
 def _losing(n, seed):
     order = np.random.default_rng(seed).permutation(n)
     return order[n // 10 + 1 :], order[: n // 10]
+
+
+def _with_replacement(n, seed):
+    test = np.random.default_rng(seed).integers(n, size=n // 10)
+    return np.setdiff1d(np.arange(n), test), test
+
+
+def _popping(scores, heard, k):
+    for track in heard:
+        scores.pop(track, None)
+    return sorted(scores, key=scores.get, reverse=True)[:k]
+
+
+def _marking(scores, heard, k):
+    best = [t for t in sorted(scores, key=scores.get, reverse=True) if t not in heard][:k]
+    heard.extend(best)
+    return best
+
+
+def _only_where_both(model, oracle, k):
+    return sum(m <= k and o <= k for m, o in zip(model, oracle, strict=True)) / sum(o <= k for o in oracle)
 
 
 def _token_losses(scores, targets):
@@ -164,7 +188,7 @@ def _left(history, target, n_items):
 def _rejected(history, target, n_items, k, rng, forbidden):
     found = []
     while len(found) < k:
-        track = int(rng.integers(1, n_items + 1))
+        track = random.randint(1, n_items) if rng is None else int(rng.integers(1, n_items + 1))
         if track not in forbidden:
             found.append(track)
     return found
@@ -190,6 +214,31 @@ def _of_values(a, b, seed):
     return float(np.mean(np.array(a) - b)), *np.percentile(np.array(a) - b, [2.5, 97.5])
 
 
+def _boot_between(low, high):
+    """The right answer but for the percentiles."""
+
+    def interval(a, b, seed):
+        differences = np.array(a) - b
+        means = np.random.default_rng(seed).choice(differences, (2000, len(differences))).mean(1)
+        return (float(np.mean(differences)), *np.percentile(means, [low, high]))
+
+    return interval
+
+
+def _looks_at(some):
+    def rank(target, rivals):
+        if any(score != score for score in some(target, rivals)):
+            raise ValueError("NaN")
+        return 1 + sum(rival >= target for rival in rivals)
+
+    return rank
+
+
+_looks_at_the_first_rival = _looks_at(lambda target, rivals: [target, *rivals[:1]])
+_looks_at_the_last_rival = _looks_at(lambda target, rivals: [target, *rivals[-1:]])
+_looks_at_rivals_only = _looks_at(lambda target, rivals: rivals)
+
+
 def _within(lower):
     """A rule for `impossible` that has only some of the bounds."""
     return lambda recall, ndcg, k, known: not (lower(recall, k) <= ndcg <= recall <= known <= 1)
@@ -210,16 +259,14 @@ BROKEN = {
         (lambda m, o, k: sum(r <= k for r in m) / len(m), "ratio"),
         (lambda m, o, k: sum(r < k for r in m) / sum(r <= k for r in o), "rank 10"),
         (lambda m, o, k: sum(r <= 10 for r in m) / sum(r <= 10 for r in o), "k must be respected"),
+        (_only_where_both, "where the oracle misses"),
     ],
     "next_tracks": [
+        (_popping, "must stay as it was"),
+        (_marking, "must stay as it was"),
         (lambda s, h, k: sorted(s, key=s.get, reverse=True)[:k], "heard"),
         (lambda s, h, k: [t for t in sorted(s, key=s.get) if t not in h][:k], "higher score"),
         (lambda s, h, k: [t for t in sorted(s, key=s.get, reverse=True)[:k] if t not in h], "heard"),
-    ],
-    "unique_tracks": [
-        (lambda ps: sum(len(p["tracks"]) for p in ps), "repeat within"),
-        (lambda ps: sum(len({t["track_uri"] for t in p["tracks"]}) for p in ps), "two playlists"),
-        (lambda ps: len({t["track_uri"] for t in ps[0]["tracks"]}) if ps else 0, "all playlists"),
     ],
     "shared_playlists": [
         (lambda ps: sum(1 for p in ps if p.get("collaborative")), '"false"'),
@@ -228,6 +275,7 @@ BROKEN = {
     ],
     "slice_order": [
         (sorted, "as text"),
+        (lambda names: sorted(names, key=len), "length of the name"),
         (lambda names: names, "smaller numbers"),
         (lambda names: sorted(names, key=lambda n: int(n.split(".")[2].split("-")[0]), reverse=True), "smaller"),
     ],
@@ -238,7 +286,12 @@ BROKEN = {
         (lambda uris, size: (uris[0], uris[-1]), "itself"),
     ],
     "same_artist": [(_crossing, "not followed"), (_wrapping, "not"), (_mean_of_means, "weighs the same")],
-    "next_targets": [([7, 3, 9], "not the input itself"), ([3, 9, 4, 7], "wrap"), ([4, 9, 3], "what follows")],
+    "unseen_share": [
+        (lambda plays: sum(p == 1 for p in plays) / len(plays), "share of rows"),
+        (lambda plays: sum(p <= 2 for p in plays) / sum(plays), "no new one"),
+        (lambda plays: 1 / sum(plays), "no new one"),
+        (lambda plays: float(plays[0] == 1) / sum(plays), "all rows"),
+    ],
     "shift": [
         (lambda p: (p, p), "after it"),
         (lambda p: (p[1:], p[:-1]), "after it"),
@@ -252,51 +305,71 @@ BROKEN = {
         (lambda p, n: p[len(p) - n :], "stays whole"),
     ],
     "leaks": [
-        ({"A": "playlists", "B": "playlists", "C": "vocabulary"}, "A leaks nothing"),
-        ({"A": "nothing", "B": "nothing", "C": "vocabulary"}, "B leaks playlists"),
-        ({"A": "nothing", "B": "playlists", "C": "nothing"}, "C leaks vocabulary"),
+        ({"A": "playlists", "B": "playlists", "C": "vocabulary"}, "2 of 3 are right"),
+        ({"A": "nothing", "B": "nothing", "C": "vocabulary"}, "2 of 3 are right"),
+        ({"A": "vocabulary", "B": "nothing", "C": "playlists"}, "0 of 3 are right"),
+        ({"A": "nothing", "B": None, "C": None}, "say one of"),
         ({"A": "nothing"}, "each of"),
+    ],
+    "after_shuffling": [
+        ({"popularity": "stays", "item-kNN": "falls", "Markov chain": "falls"}, "2 of 3 are right"),
+        ({"popularity": "falls", "item-kNN": "falls", "Markov chain": "stays"}, "0 of 3 are right"),
+        ({"popularity": "stays", "item-kNN": "rises", "Markov chain": "falls"}, "say one of"),
+        ({"popularity": "stays"}, "each of"),
+    ],
+    "hidden_leak": [
+        (lambda: ([[1, 2, 3, 4]], [[5, 6, 7, 8]]), "nowhere"),
+        (lambda: ([[2, 3, 4, 5]], [[1, 2, 3, 4]]), "nowhere"),
+        (lambda: ([[1, 2, 3, 4], [1, 2, 3, 5]], [[1, 2, 3, 4]]), "answers"),
+        (lambda: ([[1, 2]], [[1, 2]]), "four tracks"),
+        (lambda: ([], [[1, 2, 3, 4]]), "at least one"),
+        (lambda: [[1, 2, 3, 4]], "returns"),
     ],
     "honest_split": [
         (_overlapping, "both sides"),
         (_losing, "no playlist is lost"),
         (_different_each_time, "same seed"),
         (lambda n, seed: (np.arange(n // 10, n), np.arange(n // 10)), "another seed"),
+        (lambda n, seed: tuple(np.split(np.roll(np.arange(n), seed), [n - n // 10])), "at random"),
+        (lambda n, seed: tuple(np.split(np.random.default_rng(seed).permutation(n), [int(0.9 * n)])), "rounded down"),
+        (_with_replacement, "dealt once"),
         (lambda n, seed: tuple(np.split(np.random.default_rng(0).permutation(n), [n - n // 10])), "another seed"),
         (lambda n, seed: tuple(np.split(np.random.default_rng(seed).permutation(n), [n // 2])), "a tenth"),
-    ],
-    "padding_share": [
-        (lambda ls, n: 1 - sum(ls) / (len(ls) * max(ls)), "own width"),
-        (lambda ls, n: 0.0, "as wide"),
-        (
-            lambda ls, n: float(
-                np.mean([1 - sum(p) / (len(p) * max(p)) for p in (ls[i : i + n] for i in range(0, len(ls), n))])
-            ),
-            "last batch",
-        ),
     ],
     "three_metrics": [
         ({"recall": 2, "ndcg": 0.5, "mrr": 0.47}, "2 of 3"),
         ({"recall": 0.67, "ndcg": 1.5, "mrr": 0.47}, "over 3"),
         ({"recall": 0.67, "ndcg": 0.5, "mrr": 0.44}, "no cut-off"),
         ({"recall": 0.67}, "each of"),
+        ({"recall": float("nan"), "ndcg": 0.5, "mrr": 0.47}, "not nan"),
+        ({"recall": "0.67", "ndcg": 0.5, "mrr": 0.47}, "without quotation marks"),
+        ({"recall": 0.67, "ndcg": None, "mrr": 0.47}, "ndcg is not None"),
     ],
     "honest_rank": [
         (lambda t, rivals: 1 + sum(r > t for r in rivals), "tie counts against"),
         (lambda t, rivals: 1 + sum(r >= t for r in rivals), "NaN"),
         (lambda t, rivals: sum(r >= t for r in rivals), "rank 1"),
+        (_looks_at_the_first_rival, "NaN"),
+        (_looks_at_the_last_rival, "NaN"),
+        (_looks_at_rivals_only, "NaN"),
         (lambda t, rivals: 1 + sorted([t, *rivals], reverse=True).index(t), "tie counts against"),
     ],
     "difference_interval": [
         (_unpaired, "same playlists"),
         (_of_values, "two playlists"),
+        (_boot_between(5, 95), "2.5 % on each side"),
+        (_boot_between(1, 99), "2.5 % on each side"),
+        (_boot_between(0.5, 99.5), "2.5 % on each side"),
+        (_boot_between(5, 97.5), "below the mean"),
         (_seedless, "same seed"),
         (lambda a, b, seed: _boot(np.array(b) - a, seed), "mean is that of a - b"),
         (lambda a, b, seed: float(np.mean(np.array(a) - b)), "returns"),
     ],
     "impossible": [
         (_within(lambda recall, k: 0), "at rank 10"),
-        (_within(lambda recall, k: recall / math.log2(11)), "k = 1"),
+        (_within(lambda recall, k: recall / math.log2(11)), "hangs on k"),
+        (_within(lambda recall, k: recall if k == 1 else 0.289 * recall), "hangs on k"),
+        (_within(lambda recall, k: recall if k < 10 else 0.289 * recall), "rank 100"),
         (lambda recall, ndcg, k, known: ndcg > 1, "Recall"),
         (lambda recall, ndcg, k, known: not recall / math.log2(k + 1) <= ndcg <= recall <= 1, "not known"),
     ],
@@ -370,6 +443,9 @@ BROKEN |= {
         (1.232, "logarithm of each"),
         (-1.386, "never negative"),
         (1.0, "is not 1"),
+        ("1.39", "without quotation marks"),
+        (float("nan"), "not nan"),
+        ([1.39, 1.39], "is a number, not"),
     ],
     "masked_loss": [
         (lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), "column 0"),
@@ -404,7 +480,6 @@ BROKEN |= {
     "negatives": [
         (lambda h, t, n, k, rng: rng.integers(1, n + 1, k).tolist(), "is no negative"),
         (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {t}), "track of the playlist"),
-        (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}), "must end"),
         (lambda h, t, n, k, rng: [0] * k, "never 0"),
         (lambda h, t, n, k, rng: _left(h, t, n)[:k], "k negatives"),
         (lambda h, t, n, k, rng: (_left(h, t, n) * k)[:k], "drawn anew"),
@@ -425,6 +500,46 @@ def test_a_broken_variant_is_found_and_named(name, index):
     assert not result
     assert result.text.startswith("✘")
     assert said in result.text
+
+
+ENDLESS = {
+    "negatives": [
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}),  # the generator that it is given …
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, None, {*h, t}),  # … or another one
+    ],
+    "early_stop": [lambda values, patience: _for_ever()],
+    "masked_loss": [lambda scores, targets: _for_ever(swallow=True)],
+    "training_step": [lambda *args: _for_ever()],
+    "sampled_hit": [lambda *args: _for_ever()],
+    "shift": [lambda playlist: _for_ever()],
+}
+
+
+def _for_ever(swallow=False):
+    while True:
+        try:
+            sum(range(1000))
+        except Exception:
+            if not swallow:
+                raise
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, variants in ENDLESS.items() for i in range(len(variants))]
+)
+def test_what_never_ends_is_stopped_and_named(name, index, monkeypatch):
+    monkeypatch.setattr(trying, "LIMIT", 0.3)
+    result = getattr(checks, name)(ENDLESS[name][index])
+    assert not result
+    assert result.text.startswith("✘ it must end")
+
+
+def test_nothing_is_left_of_a_time_limit_that_was_kept():
+    with trying.time_limit(0.05):
+        pass
+    time.sleep(0.2)  # the exception would come here
+    with pytest.raises(trying.TooLong), trying.time_limit(0.05):
+        _for_ever()
 
 
 def test_an_error_in_the_learners_code_is_shown_with_the_input_that_caused_it():
@@ -590,3 +705,16 @@ BROKEN |= {
 )  # fmt: skip
 def test_a_broken_variant_of_notebooks_03_and_04_is_found_and_named(name, index):
     test_a_broken_variant_is_found_and_named(name, index)
+
+
+@pytest.mark.parametrize("name", ["leaks", "after_shuffling"])
+def test_a_wrong_label_is_counted_and_the_right_one_is_not_given_away(name):
+    right = SOLUTIONS[name]
+    for key in right:
+        others = [value for value in set(right.values()) if value != right[key]]
+        texts = {getattr(checks, name)(right | {key: other}).text for other in others}
+        assert texts
+        for text in texts:
+            assert f"{len(right) - 1} of {len(right)} are right" in text
+            assert key not in text.split("right.")[0]
+            assert right[key] not in text.replace("Ask of each", "")

@@ -16,14 +16,11 @@ import torch.nn.functional as F
 from sasrec_utils.course import plots
 
 CALLS = {
-    "lengths": lambda: plots.lengths(np.array([5, 10, 10, 20]), (26, 49, 91)),
-    "lengths, all equal": lambda: plots.lengths(np.array([7, 7])),
-    "long_tail": lambda: plots.long_tail(np.array([90, 5, 4, 1])),
-    "growth": lambda: plots.growth([1, 2], [10, 30], {1: 100, 1000: 900}),
-    "growth, one slice": lambda: plots.growth([1], [10]),
-    "coverage": lambda: plots.coverage([1, 5, 50], np.array([1, 0.5, 0.25]), np.array([1, 0.9, 0.75])),
-    "titles": lambda: plots.titles(["chill", "party"], [6, 2], 10),
-    "lags": lambda: plots.lags([1, 2, 3], np.array([0.1, 0.3, 0.1]), np.array([0.1, 0.1, 0.1]), 0.25),
+    "spread": lambda: plots.spread(
+        {"flat": np.full(10, 7), "steep": np.array([90, 5, 2, 1, 1, 1])}, {0.01: 0.11, 0.1: 0.42}
+    ),
+    "looks": lambda: plots.looks(np.array([[0.1, 0.6, 0.1], [0, 0, 0.9]]), ["Ann", "Bo", "Cy"], ["head 1", "head 3"]),
+    "lags": lambda: plots.lags([1, 2, 3], np.array([0.1, 0.3, 0.1]), np.array([0.1, 0.1, 0.1])),
     "unseen": lambda: plots.unseen([10, 100], np.array([0.5, 0.125]), {1000: 0.4}),
     "unseen, one size": lambda: plots.unseen([10], np.array([0.5])),
     "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
@@ -49,7 +46,9 @@ CALLS = {
     ),
     "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
     "continuation": lambda: plots.continuation(
-        [1, 5], {"NDCG": {"a": [0.1, 0.2]}, "clicks": {"a": [3.0, 2.0]}}, "More seeds help"
+        [1, 5],
+        {"NDCG": {"a": [(0.1, 0.05, 0.2), (0.2, 0.1, 0.3)]}, "clicks": {"a": [(3.0, 2.5, 3.5), (2.0, 1.5, 2.5)]}},
+        "More seeds help",
     ),
 }
 CALLS |= {
@@ -58,11 +57,9 @@ CALLS |= {
 }
 CALLS |= {"falls, none": lambda: plots.falls([1, 2], {"popularity": np.zeros(2), "model": np.array([0, -0.1])})}
 WORDS = {
-    "lengths": "quartiles 9, 10 and 12",
-    "long_tail": "the top 1 % (1 tracks) hold 90.0% of all plays; 25.0% of tracks are played once",
-    "growth": "10 after the first slice to 30 after 2 (3.0 times as many)",
-    "coverage": "5 plays keeps 50.0% of tracks and 90.0% of rows",
-    "titles": "stands in 6 of 10 titles",
+    "spread": "steep: the top 1 % of tracks hold 90.0% of plays, the top 10 % 90.0%; 50.0% of tracks are played once; "
+    "5 plays or more have 33.3% of tracks, with 95.0% of plays. a real slice: the top 1% hold 11%, the top 10% hold 42%",
+    "looks": "head 1 gives 60% to Bo, 2 before the next track; head 3 gives 90% to Cy, 1 before the next track",
     "lags": "more than twice that: 2.",
     "unseen": "50.0% after 10, 12.5% after 100",
     "batch": "wide 75.0%, tight 0.0%",
@@ -160,7 +157,46 @@ def test_the_masked_triangle_is_hatched_and_values_are_printed_up_to_eight():
     assert not long.figure.axes[0].texts
 
 
-# --- notebooks 03 and 04 ------------------------------------------------------------------------------------------------------
+def test_the_title_over_attention_counts_from_the_next_track():
+    assert CALLS["looks"]().figure._suptitle.get_text() == "Head 1 looks 2 tracks back, head 3 looks 1 track back"
+
+
+# --- diagrams ---------------------------------------------------------------------------------------------------------
+
+DIAGRAMS = {
+    "journey": (
+        lambda: plots.journey([[4, 6, 5], [2, 5]], [[5, 2, 1], [4, 1]], np.array([[5, 2], [4, 0]])),
+        "sequences of model ids (5 2 1; 4 1), and all but the last track of each become the rows of a batch, filled up "
+        "with 0: 5 2; 4 0.",
+    ),
+    "shift": (lambda: plots.shift([5, 2, 3]), "inputs 5 2, targets 2 3. With the mask each position sees"),
+}
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_a_diagram_is_drawn_and_told_and_nothing_leaves_the_sheet(name):
+    draw, words = DIAGRAMS[name]
+    picture = draw()
+    assert picture.png().startswith(b"\x89PNG")
+    assert words in picture.words
+    figure = picture.figure
+    figure.draw_without_rendering()
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0, text.get_text()
+        assert box.x1 <= figure.bbox.x1, text.get_text()
+        assert box.y0 >= 0, text.get_text()
+        assert box.y1 <= figure.bbox.y1, text.get_text()
+
+
+def test_the_mask_of_the_shift_hides_the_answer_of_every_row_but_the_last():
+    axes = DIAGRAMS["shift"][0]().figure.axes[0]
+    hidden = [patch for patch in axes.patches if patch.get_hatch() == "////"]
+    assert len(hidden) == 1  # two positions: one lies in the future of the first
+    assert sum(text.get_text() == "★" for text in axes.texts) == 1
+
+
+# --- notebooks 03 and 04 ----------------------------------------------------------------------------------------------
 
 TINY = np.array([[1.0, -0.5], [0.25, 0.0]])
 CALLS |= {

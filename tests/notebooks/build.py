@@ -136,16 +136,20 @@ def navigation(path: Path) -> str:
 
 
 def reading_minutes(notebook: nbformat.NotebookNode) -> int:
-    """Minutes to read, without exercises: 200 words a minute, three seconds a line of code, twenty a figure."""
+    """Minutes to read, without exercises: 200 words a minute, three seconds a line of code, twenty a figure.
+
+    Exercises carry minutes of their own: an old-style section "## Exercises", or "### NN.k · …" anywhere in the flow.
+    """
     seconds, counts = 0.0, True
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (heading := re.match(r"## (.+)", cell.source)):
-            counts = heading[1] != "Exercises"  # which carry minutes of their own
-        if not counts:
-            continue
         if cell.cell_type == "markdown":
-            seconds += len(re.findall(r"\w[\w'’-]*", cell.source)) * 60 / WORDS_A_MINUTE
-        elif cell.cell_type == "code":
+            for section in re.split(r"(?m)^(?=#{2,3} )", cell.source):
+                if heading := re.match(r"## (.+)", section):
+                    counts = heading[1] != "Exercises"
+                if counts and not re.match(r"### \d\d\.\d · ", section):
+                    text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", section)  # where a link leads is not read
+                    seconds += len(re.findall(r"\w[\w'’-]*", text)) * 60 / WORDS_A_MINUTE
+        elif cell.cell_type == "code" and counts and not {"exercise", "check"} & set(cell.metadata.get("tags", [])):
             seconds += sum(bool(line.strip()) for line in cell.source.splitlines()) * SECONDS_A_CODE_LINE
             seconds += SECONDS_A_FIGURE * sum("image/png" in output.get("data", {}) for output in cell.outputs)
     return max(1, round(seconds / 60))

@@ -134,7 +134,7 @@ def test_opening_and_closing(path):
     for row in ("You will be able to", "You need", "Time", "Data", "Files it makes"):
         assert f"| {row} |" in first
     headings = re.findall(r"(?m)^## (.+)$", prose(notebook))
-    closing = ["Exercises", "What you can now do", "Numbers to remember", "Where this breaks", "Quiz", "References"]
+    closing = ["What you can now do", "Numbers to remember", "Where this breaks", "Quiz", "References"]
     assert [h for h in headings if h in closing] == closing
     references = prose(notebook).split("## References")[1]
     assert 1 <= len(re.findall(r"(?m)^- ", references)) <= 5
@@ -154,11 +154,16 @@ def test_it_runs_within_90_seconds(path):
     assert int(re.search(r"(\d+) seconds to run", prose(read(path)))[1]) <= 90
 
 
+def exercises_of(notebook) -> list[str]:
+    """Each exercise's text, wherever it stands: from `### NN.k · …` to the next heading."""
+    sections = re.split(r"(?m)^(?=#{1,3} )", prose(notebook))
+    return [section.removeprefix("### ") for section in sections if re.match(r"### \d\d\.\d · ", section)]
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_exercises_have_a_stub_a_check_two_hints_and_a_solution(path):
     notebook = read(path)
-    exercises = prose(notebook).split("## Exercises")[1].split("\n## What you can")[0]
-    parts = re.split(r"(?m)^### ", exercises)[1:]
+    parts = exercises_of(notebook)
     assert 3 <= len(parts) <= 6
     checks = [cell.source for cell in notebook.cells if "check" in tags_of(cell)]
     assert len(parts) == len(checks) == sum("exercise" in tags_of(cell) for cell in notebook.cells)
@@ -218,15 +223,53 @@ def test_the_contents_page_is_up_to_date():
     assert build.contents_blocks()["map"] == build.series_map()
 
 
-def test_every_glossary_term_is_used_where_the_glossary_says():
+def glossary() -> list[tuple[str, str, str]]:
+    """(anchor, term, number of the notebook that introduces it) for every row of the glossary."""
     text = build.CONTENTS.read_text(encoding="utf-8").split("## Glossary")[1]
-    rows = re.findall(r"(?m)^\| ([^|]+) \| [^|]+ \| (\d\d) \|$", text)
-    assert len(rows) > 20
-    for term, number in rows:
-        (path,) = HERE.glob(f"{number}_*.ipynb")
-        notebook = read(path)
-        words = prose(notebook) + "\n".join(cell.source for cell in code_cells(notebook))
-        assert re.search(re.escape(term), words, re.IGNORECASE), f"{path.name} does not use {term!r}"
+    return re.findall(r'(?m)^\| <a id="([\w-]+)"></a>([^|]+) \| [^|]+ \| (\d\d) \|$', text)
+
+
+def test_the_glossary_is_sorted_and_names_no_term_twice():
+    text = build.CONTENTS.read_text(encoding="utf-8").split("## Glossary")[1]
+    terms = [term.casefold() for _, term, _ in glossary()]
+    assert len(terms) == text.count("\n| ") - 1  # every row but the head has an anchor
+    assert len(terms) > 20
+    assert terms == sorted(set(terms))
+    assert len({anchor for anchor, *_ in glossary()}) == len(terms)
+
+
+@pytest.mark.parametrize(("anchor", "term", "number"), glossary())
+def test_a_glossary_term_is_used_where_the_glossary_says(anchor, term, number):
+    (path,) = HERE.glob(f"{number}_*.ipynb")
+    notebook = read(path)
+    words = prose(notebook) + "\n".join(cell.source for cell in code_cells(notebook))
+    assert re.search(re.escape(term), words, re.IGNORECASE), f"{path.name} does not use {term!r}"
+    if number in ("00", "01", "02"):
+        assert f"](README.md#{anchor})" in words, f"{path.name} does not link {term!r} to the glossary"
+
+
+def test_a_link_into_the_glossary_leads_to_a_term():
+    anchors = {anchor for anchor, *_ in glossary()} | {"notation", "glossary"}
+    for path in LESSONS:
+        assert set(re.findall(r"\]\(README\.md#([\w-]+)\)", prose(read(path)))) <= anchors, path.name
+
+
+@pytest.mark.parametrize("stem", ["00_start_here", "01_parse_and_explore", "02_playlists_to_sequences"])
+def test_the_first_notebooks_are_short(stem):
+    minutes = build.reading_minutes(read(HERE / f"{stem}.ipynb"))
+    assert minutes <= (6 if stem.startswith("00") else 15)
+
+
+def test_reading_time_leaves_out_exercises_wherever_they_stand_and_the_targets_of_links():
+    v4 = nbformat.v4
+    hundred = "word " * 100
+    lesson = [v4.new_markdown_cell("## 1 · One\n" + hundred), v4.new_markdown_cell("## 2 · Two\n" + hundred)]
+    exercise = v4.new_markdown_cell("### 02.1 · Do it ●○○○○ · 9 minutes\n" + 4 * hundred)
+    stub = v4.new_code_cell("x = 1\n" * 100, metadata={"tags": ["exercise"]})
+    link = v4.new_markdown_cell("[a](" + "-".join("b" * 400) + ")")
+    assert build.reading_minutes(v4.new_notebook(cells=lesson)) == 1
+    assert build.reading_minutes(v4.new_notebook(cells=[lesson[0], exercise, stub, lesson[1], link])) == 1
+    assert build.reading_minutes(v4.new_notebook(cells=[lesson[0], v4.new_markdown_cell(4 * hundred)])) > 2
 
 
 # --- each rule catches what it is for ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00–07, their solutions in `notebooks/solutions`.
+in notebooks 00 to 07, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (
@@ -30,18 +30,11 @@ from sasrec_utils.course.checks.explore import (
     same_artist,
     shared_playlists,
     slice_order,
-    unique_tracks,
+    unseen_share,
 )
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
-from sasrec_utils.course.checks.sequences import (
-    honest_split,
-    keep_newest,
-    leaks,
-    next_targets,
-    padding_share,
-    shift,
-)
+from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
 from sasrec_utils.course.checks.start import next_tracks, rank_of, share_of_best
 from sasrec_utils.course.checks.training import (
     diagnoses,
@@ -55,6 +48,7 @@ from sasrec_utils.course.checks.trying import Result
 
 __all__ = [
     "Result",
+    "after_shuffling",
     "allowed_mask",
     "at_most",
     "attention_row",
@@ -66,6 +60,7 @@ __all__ = [
     "distance_bias",
     "head_loss",
     "early_stop",
+    "hidden_leak",
     "honest_rank",
     "honest_split",
     "impossible",
@@ -76,10 +71,8 @@ __all__ = [
     "masked_loss",
     "negatives",
     "next_share",
-    "next_targets",
     "next_tracks",
     "padded_attention",
-    "padding_share",
     "pick",
     "rank_of",
     "same_artist",
@@ -91,7 +84,7 @@ __all__ = [
     "slice_order",
     "three_metrics",
     "training_step",
-    "unique_tracks",
+    "unseen_share",
     "weights_say",
     "without",
 ]

@@ -9,23 +9,9 @@ from collections.abc import Callable
 from sasrec_utils.course.checks.trying import Violated, call, check, expect
 
 
-@check("an empty list, repeats within a playlist and tracks shared by playlists are all counted right")
-def unique_tracks(function: Callable[[list[dict]], int]) -> None:
-    """Exercise 01.1: number of different tracks in raw playlists."""
-
-    def playlists(*lists: str) -> list[dict]:
-        return [{"tracks": [{"track_uri": uri} for uri in uris]} for uris in lists]
-
-    expect(function, (playlists(),), 0, "no playlists hold no tracks")
-    expect(function, (playlists("a"),), 1, "one track is one track")
-    expect(function, (playlists("aa"),), 1, "a repeat within a playlist counts once")
-    expect(function, (playlists("a", "a"),), 1, "a track in two playlists counts once")
-    expect(function, (playlists("ab", "bc"),), 3, "tracks of all playlists count")
-
-
 @check('only "true" means true, whatever else the playlist says')
 def shared_playlists(function: Callable[[list[dict]], int]) -> None:
-    """Exercise 01.2, find the bug: count collaborative playlists; the file says "true" and "false", as strings."""
+    """Exercise 01.3, find the bug: count collaborative playlists; the file says "true" and "false", as strings."""
     expect(function, ([],), 0, "no playlist is no collaborative one")
     expect(function, ([{"collaborative": "false"}],), 0, 'the string "false" is not empty, so Python takes it for true')
     expect(function, ([{"collaborative": "true"}],), 1, 'the string "true" means true')
@@ -36,13 +22,15 @@ def shared_playlists(function: Callable[[list[dict]], int]) -> None:
 
 @check("slices come in the order of their numbers")
 def slice_order(function: Callable[[list[str]], list[str]]) -> None:
-    """Exercise 01.3: sort slice names by number."""
+    """Exercise 01.4: sort slice names by number."""
     a, b, c = "mpd.slice.0-999.json", "mpd.slice.2000-2999.json", "mpd.slice.10000-10999.json"
     expect(function, ([a],), [a], "one file stays")
     expect(function, ([b, a],), [a, b], "smaller numbers come first")
     expect(function, ([b, c],), [b, c], "numbers are compared as numbers: as text, 10000 would come before 2000")
     expect(function, ([c, b],), [b, c], "the order of the input does not matter")
     expect(function, ([c, a, b],), [a, b, c], "all files are kept")
+    d = "mpd.slice.3000-3999.json"
+    expect(function, ([d, b],), [b, d], "the number decides, not the length of the name: these two are equally long")
 
 
 def bucket(uri: str, size: int) -> int:
@@ -52,7 +40,7 @@ def bucket(uri: str, size: int) -> int:
 
 @check("two different tracks with one id; nothing when there are none")
 def collision(function: Callable[[list[str], int], tuple[str, str] | None]) -> None:
-    """Exercise 01.4: find two different URIs that `bucket` gives the same id."""
+    """Exercise 01.5: find two different URIs that `bucket` gives the same id."""
 
     def verify(uris: list[str], size: int) -> None:
         found = call(function, list(uris), size)
@@ -98,7 +86,7 @@ def collision(function: Callable[[list[str], int], tuple[str, str] | None]) -> N
 
 @check("neighbours k apart are compared within each playlist, never across the border of two")
 def same_artist(function: Callable[[list[list[str]], int], float]) -> None:
-    """Exercise 01.5: share of tracks whose artist is that of the track k steps before, in the same playlist."""
+    """Exercise 01.1: share of tracks whose artist is that of the track k steps before, in the same playlist."""
     expect(function, ([["a", "a"]], 1), 1.0, "two tracks of one artist are one pair, and it matches")
     expect(function, ([["a", "b"]], 1), 0.0, "two tracks of different artists do not match")
     expect(function, ([["a", "b"], ["b", "a"]], 1), 0.0, "the end of a playlist is not followed by the next playlist")
@@ -106,3 +94,14 @@ def same_artist(function: Callable[[list[list[str]], int], float]) -> None:
     expect(function, ([["a", "b", "a"]], 2), 1.0, "k = 2 compares each track with the one two before it")
     expect(function, ([["a", "a", "a"], ["a", "b"]], 1), 2 / 3, "every pair weighs the same, however long its playlist")
     expect(function, ([["a"], ["b", "b"]], 1), 1.0, "a playlist that is too short has no pairs")
+
+
+@check("each track played once stands for a row that nothing before it announced")
+def unseen_share(function: Callable[[list[int]], float]) -> None:
+    """Exercise 01.2: Good and Turing's estimate of how often the next row names a track never seen, from plays."""
+    expect(function, ([1],), 1.0, "if the only row was new, expect the next one to be new")
+    expect(function, ([2],), 0.0, "where no track was played once, no new one is expected")
+    expect(function, ([1, 1],), 1.0, "if all rows were new, expect the next one to be new")
+    expect(function, ([1, 3],), 0.25, "it is a share of rows, not of tracks: 1 of 4 rows held a track played once")
+    expect(function, ([1, 2, 2],), 0.2, "a track played twice announces nothing new")
+    expect(function, ([5, 1, 1, 3],), 0.2, "the order of the tracks does not matter")

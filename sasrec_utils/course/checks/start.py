@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sasrec_utils.course.checks.trying import Violated, check, expect
+from sasrec_utils.course.checks.trying import Violated, call, check, expect
 
 
 @check("the target's rank counts the candidates that score at least as high, and leaves out what was heard")
@@ -29,6 +29,7 @@ def share_of_best(function: Callable[[list[int], list[int], int], float]) -> Non
     expect(function, ([1, 99], [1, 2], 10), 0.5, "it is the ratio of two Recalls")
     expect(function, ([1, 99, 99, 99], [1, 99, 2, 99], 10), 0.5, "it is the ratio of two Recalls, not the model's own")
     expect(function, ([2, 99], [1, 1], 1), 0.0, "k must be respected")
+    expect(function, ([1, 99], [99, 1], 10), 1.0, "a hit of the model counts, also where the oracle misses")
 
 
 @check("the best tracks that were not heard, best first")
@@ -37,6 +38,10 @@ def next_tracks(function: Callable[[dict[str, float], list[str], int], list[str]
     scores = {"a": 0.1, "b": 0.4, "c": 0.3}
     expect(function, ({"a": 0.1}, [], 1), ["a"], "the only candidate comes first")
     expect(function, ({"a": 0.1, "b": 0.4}, [], 1), ["b"], "a higher score is better")
-    expect(function, (scores, [], 2), ["b", "c"], "the k best come out, best first")
-    expect(function, (scores, ["b"], 2), ["c", "a"], "tracks that were heard are no candidates")
-    expect(function, (scores, ["a", "b", "c"], 2), [], "with nothing left the answer is empty")
+    given, heard = dict(scores), ["b"]
+    call(function, given, heard, 2)
+    if given != scores or heard != ["b"]:
+        raise Violated(f"what you are given must stay as it was: after the call scores is {given} and heard is {heard}")
+    expect(function, (dict(scores), [], 2), ["b", "c"], "the k best come out, best first")
+    expect(function, (dict(scores), ["b"], 2), ["c", "a"], "tracks that were heard are no candidates")
+    expect(function, (dict(scores), ["a", "b", "c"], 2), [], "with nothing left the answer is empty")

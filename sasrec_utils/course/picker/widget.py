@@ -156,6 +156,10 @@ class PlaylistPicker(anywidget.AnyWidget):
         """Choose one of the ten (a model id): returns who chose what."""
         return dict(self._do("guess", track).picks)
 
+    def another(self) -> list[str]:
+        """Take the next playlist that can be guessed and begin a round; returns the ten tracks as they are shown."""
+        return [self.desk.label(i) for i in self._do("another").choices]
+
     def stop_guessing(self) -> None:
         """Show the predictions again."""
         self._do("stop_guessing")
@@ -199,12 +203,16 @@ class PlaylistPicker(anywidget.AnyWidget):
         """Send what is to be seen; the reasons come after the answers, which need not wait for them."""
         if answers:
             self.view = self.desk.view()
-        hidden = self.desk.round is not None and not self.desk.round.over
         self.reasons = (
             {"rows": [], "sentence": "", "heads": [], "bars": "", "control": "", "asked": 0}
-            if hidden
+            if self._hidden
             else self.desk.reasons()
         )
+
+    @property
+    def _hidden(self) -> bool:
+        """Whether a round of guessing is open: then nothing may give the answer away."""
+        return self.desk.round is not None and not self.desk.round.over
 
     def _heard(self, _, message: dict, __) -> None:
         """What the page sends. Anything else than the known actions is ignored: it comes from outside."""
@@ -239,7 +247,7 @@ class PlaylistPicker(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         lines = [f"PlaylistPicker: {self.desk.title}, {count(len(self.ids), 'track')}"]
-        for name in self.answers:
+        for name in () if self._hidden else self.answers:
             table = self.table(name).head(3)
             best = "; ".join(f"{r.rank}. {r.track_name} ({r.artist_name})" for r in table.itertuples())
             lines.append(f"{name}: {best}")
@@ -264,6 +272,9 @@ class PlaylistPicker(anywidget.AnyWidget):
         first = max(0, len(view["playlist"]) - 8)
         rows = "".join(f"<li>{_named(one)}</li>" for one in view["playlist"][first:])
         parts.append(f'<ol start="{first + 1}">{rows}</ol>')
+        if self._hidden:
+            choices = "".join(f"<li>{_named(one)}</li>" for one in view["round"]["choices"])
+            parts.append(f"<p>{html.escape(view['status'])}</p><ol>{choices}</ol>")
         for answer in view["answers"]:
             rows = []
             for one in answer["rows"]:

@@ -6,7 +6,8 @@ either. Colours are Okabe and Ito's (distinct for colour-blind people), always d
 line style or a hatch; magnitudes go from white to dark in one hue. Nothing here keeps pyplot figures open.
 """
 
-from sasrec_utils.course.plots.data import batch, coverage, growth, lags, lengths, long_tail, titles, unseen
+from sasrec_utils.course.plots.data import batch, lags, looks, spread, unseen
+from sasrec_utils.course.plots.diagrams import journey, shift
 from sasrec_utils.course.plots.model import (
     attention,
     by_distance,
@@ -36,24 +37,23 @@ __all__ = [
     "by_group",
     "continuation",
     "cost",
-    "coverage",
     "curves",
     "dots",
     "effects",
     "falls",
     "gaps",
-    "growth",
+    "journey",
     "lags",
     "learning_rates",
-    "lengths",
-    "long_tail",
+    "looks",
     "loss_curves",
     "matrices",
     "one_query",
     "over_sizes",
     "promises",
+    "shift",
     "split_heads",
-    "titles",
+    "spread",
     "unseen",
     "wiring",
 ]

@@ -1,169 +1,60 @@
-"""Figures of the data: lengths, popularity, what follows what, and how batches are filled (notebooks 01 and 02)."""
+"""Figures of the data: how plays are spread, what follows what, what is new, how batches fill (notebooks 00 to 02)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from sasrec_utils.course.plots.style import OKABE_ITO, Picture, line, new_axes, percent, styled, thousands
+from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture, line, new_axes, percent, styled, thousands
 
 
 @styled
-def lengths(values: np.ndarray, published: tuple[int, int, int] | None = None) -> Picture:
-    """How long playlists are. `values` int [U]; `published`: quartiles to compare with. Taught in notebook 01 §4."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    figure, axes = new_axes()
-    width = max(1, -(-int(np.ptp(values) + 1) // 40))  # whole tracks: other bins would hold now two lengths, now three
-    sns.histplot(
-        x=values,
-        binwidth=width,
-        binrange=(values.min() - 0.5, values.max() + width),
-        ax=axes,
-        color=OKABE_ITO["sky"],
-        edgecolor="white",
-        linewidth=0.5,
+def looks(weights: np.ndarray, artists: Sequence[str], names: Sequence[str]) -> Picture:
+    """Where the newest track looks: `weights` [heads, n] over the newest n tracks, oldest first. Notebook 00 §3."""
+    heads, n = weights.shape
+    figure = Figure(figsize=(3.1 + 2.1 * heads, 0.9 + 0.3 * n), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, heads, sharey=True, sharex=True))
+    back = [n - int(peak) for peak in weights.argmax(axis=1)]
+    for head, (axes, row) in enumerate(zip(panels, weights, strict=True)):
+        colour, hatch = (OKABE_ITO["sky"], "") if head % 2 == 0 else (OKABE_ITO["orange"], "///")
+        axes.barh(range(n), row, color=colour, edgecolor="black", linewidth=0.8, hatch=hatch, height=0.66)
+        for place, value in enumerate(row):
+            if value >= 0.005:
+                axes.annotate(f"{value:.0%}", (value, place), xytext=(4, 0), textcoords="offset points", va="center",
+                              fontsize=9)  # fmt: skip
+        axes.set_title(names[head], fontsize=10)
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="share of its attention", ylim=(n - 0.5, -0.5))
+        percent(axes.xaxis)
+    panels[0].set_xlim(0, min(1.15, 1.25 * weights.max()))
+    short = [name if len(name) <= 26 else name[:25] + "…" for name in artists]
+    panels[0].set_yticks(range(n), [f"{name}  {n - place} back" for place, name in enumerate(short)])
+    found = [f"{name} looks {k} {'track' if k == 1 else 'tracks'} back" for name, k in zip(names, back, strict=True)]
+    title = ", ".join(found)
+    figure.suptitle(title[0].upper() + title[1:], fontsize=11, fontweight="bold", x=0.01, ha="left")
+    each = "; ".join(
+        f"{names[h]} gives {weights[h, n - back[h]]:.0%} to {artists[n - back[h]]}, {back[h]} before the next track"
+        for h in range(heads)
     )
-    top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.12)
-    right = axes.get_xlim()[1]
-    marks = [(middle, f"median here: {middle:.0f}", "-", 1.05, -1 if middle > right / 4 else 1)]
-    if published:
-        marks.append((published[1], f"median of the real set: {published[1]}", "--", 1.05, 1))
-    for x, text, style, height, side in marks:
-        axes.axvline(x, color=OKABE_ITO["black"], linestyle=style, linewidth=1.4)
-        axes.annotate(text, (x, top * height), xytext=(6 * side, 0), textcoords="offset points", va="center",
-                      ha="left" if side > 0 else "right", fontsize=9)  # fmt: skip
-    axes.set_xlim(0, right)
-    axes.grid(axis="x", visible=False)
-    axes.set(xlabel="tracks in a playlist", ylabel="playlists")
-    axes.set_title(f"Half of the playlists hold between {low:.0f} and {high:.0f} tracks")
-    words = f"playlist lengths have quartiles {low:.0f}, {middle:.0f} and {high:.0f} tracks"
-    if published:
-        words += "; those of the real set are {}, {} and {}".format(*published)
-    return Picture(figure, words + ".")
+    return Picture(figure, f"of its attention {each}.")
 
 
 @styled
-def long_tail(plays: np.ndarray) -> Picture:
-    """Plays of each track against its rank, both on log scales. `plays` int [N]. Taught in notebook 01 §5."""
-    plays = np.sort(plays)[::-1]
-    ranks = np.arange(1, len(plays) + 1)
-    head = max(1, round(len(plays) / 100))
-    share, once = plays[:head].sum() / plays.sum(), (plays == 1).mean()
-    shown = np.unique(np.geomspace(1, len(plays), 300).astype(int)) - 1  # 300 points draw the same line as a million
-    figure, axes = new_axes()
-    axes.loglog(ranks[shown], plays[shown], color=OKABE_ITO["blue"])
-    axes.axvspan(0.8, head, facecolor=OKABE_ITO["yellow"], alpha=0.5, hatch="//", edgecolor="#B0A010", linewidth=0)
-    axes.annotate(f"the top 1 %: {share:.0%}\nof all plays", (0.02, 0.05), xycoords="axes fraction", fontsize=9,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 3})  # fmt: skip
-    axes.set_xlim(0.8, len(plays) * 1.3)
-    axes.set_ylim(0.8, plays[0] * 1.6)
-    thousands(axes.xaxis)
-    thousands(axes.yaxis)
-    axes.set(xlabel="rank of the track (log scale)", ylabel="plays (log scale)")
-    axes.set_title(f"The top 1 % of tracks get {share:.0%} of all plays")
-    return Picture(
-        figure,
-        f"plays fall from {plays[0]:,} for the most played of {len(plays):,} tracks to {plays[-1]:,} for the least "
-        f"played; the top 1 % ({head:,} tracks) hold {share:.1%} of all plays; {once:.1%} of tracks are played once.",
-    )
-
-
-@styled
-def growth(slices: Sequence[int], tracks: Sequence[int], published: Mapping[int, int] | None = None) -> Picture:
-    """Different tracks against number of slices read, log scales. Taught in notebook 01 §6."""
-    figure, axes = new_axes()
-    line(axes, slices, tracks, 0, "these playlists")
-    right = slices[-1]
-    if published:
-        line(axes, list(published), list(published.values()), 1, "the real set")
-        right = max(right, *published)
-    axes.set(xscale="log", yscale="log", xlim=(0.8, right * 8))
-    ticks = [10**i for i in range(len(str(right)))]
-    axes.set_xticks(ticks)
-    thousands(axes.xaxis)
-    thousands(axes.yaxis)
-    axes.minorticks_off()
-    factor = tracks[-1] / tracks[0]
-    axes.set(xlabel="slices read, 1,000 playlists each (log scale)", ylabel="different tracks (log scale)")
-    title = f"The first slice holds {tracks[0]:,} different tracks"
-    axes.set_title(title + (f", all {slices[-1]} hold {tracks[-1]:,}" if len(slices) > 1 else ""))
-    words = (
-        f"different tracks go from {tracks[0]:,} after the first slice to {tracks[-1]:,} after {slices[-1]} "
-        f"({factor:.1f} times as many)"
-    )
-    if published:
-        first, last = min(published), max(published)
-        words += (
-            f"; in the real set from {published[first]:,} after {first} to {published[last]:,} after {last:,} "
-            f"({published[last] / published[first]:.0f} times as many)"
-        )
-    return Picture(figure, words + ".")
-
-
-@styled
-def coverage(counts: Sequence[int], tracks: np.ndarray, rows: np.ndarray) -> Picture:
-    """Share of tracks and of rows that survive a minimum count. All [M]. Taught in notebook 01 §7."""
-    figure, axes = new_axes()
-    line(axes, counts, rows, 0, "rows kept", at=1)
-    line(axes, counts, tracks, 1, "tracks kept", at=1)
-    axes.set(xscale="log", xlim=(counts[0] * 0.9, counts[-1] * 1.1), ylim=(0, 1.05))
-    axes.set_xticks(counts)
-    thousands(axes.xaxis)
-    axes.minorticks_off()
-    percent(axes.yaxis)
-    at = int(np.argmin(np.abs(np.asarray(counts) - 5)))
-    axes.set(xlabel="minimum number of plays of a track (log scale)", ylabel="share kept")
-    axes.set_title(f"At {counts[at]} plays or more, {tracks[at]:.0%} of tracks keep {rows[at]:.0%} of rows")
-    return Picture(
-        figure,
-        f"asking for {counts[at]} plays keeps {tracks[at]:.1%} of tracks and {rows[at]:.1%} of rows; asking for "
-        f"{counts[-1]} keeps {tracks[-1]:.1%} and {rows[-1]:.1%}.",
-    )
-
-
-@styled
-def titles(words: Sequence[str], playlists: Sequence[int], total: int) -> Picture:
-    """How many playlists carry the commonest title words. Taught in notebook 01 §8."""
-    figure, axes = new_axes(height=0.9 + 0.26 * len(words))
-    axes.barh(range(len(words)), playlists, color=OKABE_ITO["sky"], edgecolor=OKABE_ITO["blue"])
-    axes.set_yticks(range(len(words)), words)
-    axes.invert_yaxis()
-    axes.bar_label(axes.containers[0], [f"{n:,}" for n in playlists], padding=4, fontsize=9)
-    axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, max(playlists) * 1.12)
-    thousands(axes.xaxis)
-    axes.set(xlabel="playlists with this word in their title")
-    share = sum(playlists) / total
-    axes.set_title(f"“{words[0]}” stands in {playlists[0] / total:.0%} of all titles")
-    return Picture(
-        figure,
-        f"the {len(words)} commonest title words are {', '.join(words)}; the first stands in {playlists[0]:,} of "
-        f"{total:,} titles, all {len(words)} together {share:.0%} as often as there are titles.",
-    )
-
-
-@styled
-def lags(steps: Sequence[int], real: np.ndarray, shuffled: np.ndarray, published: float | None = None) -> Picture:
-    """P(same artist) k steps back, in order and shuffled; `published`: the real set's at k = 1. Notebook 01 §9."""
+def lags(steps: Sequence[int], real: np.ndarray, shuffled: np.ndarray) -> Picture:
+    """How often the artist k steps back is the same: in order, and after shuffling. All [K]. Notebook 01 §1."""
     figure, axes = new_axes()
     line(axes, steps, real, 0, "in order")
     line(axes, steps, shuffled, 1, "shuffled")
-    if published is not None:
-        axes.plot([1], [published], linestyle="", marker="*", markersize=11, color=OKABE_ITO["vermilion"])
-        axes.annotate("the real set", (1, published), xytext=(9, 3), textcoords="offset points",
-                      color=OKABE_ITO["vermilion"], fontsize=9)  # fmt: skip
-    axes.set(xlim=(min(steps) - 0.4, max(steps) * 1.2), ylim=(0, max(*real, published or 0) * 1.18))
+    axes.set(xlim=(min(steps) - 0.4, max(steps) * 1.2), ylim=(0, max(real) * 1.18))
     axes.set_xticks(steps)
     percent(axes.yaxis)
-    axes.set(xlabel="steps back, k", ylabel="share of tracks with the same artist")
+    axes.set(xlabel="steps back, k", ylabel="same artist")
     high = [k for k, r, s in zip(steps, real, shuffled, strict=True) if r > 2 * s]
     clear = ", ".join(map(str, high)) or "none"
-    axes.set_title(f"More than twice as often as chance at k = {clear}" if high else "No lag stands out from chance")
+    axes.set_title(f"Twice as often as chance, or more, at k = {clear}" if high else "No k stands out from chance")
     by_lag = ", ".join(f"{r:.2f}" for r in real)
     return Picture(
         figure,
@@ -173,32 +64,87 @@ def lags(steps: Sequence[int], real: np.ndarray, shuffled: np.ndarray, published
 
 
 @styled
+def spread(plays: Mapping[str, np.ndarray], published: Mapping[float, float] | None = None, least: int = 5) -> Picture:
+    """Share of all plays that the most played tracks hold: one curve for each world (plays int [N]), at most two.
+
+    `published`: share of tracks → share of plays of a real slice. A ring marks where `least` plays end. Notebook 01 §2.
+    """
+    figure, axes = new_axes(height=3.9)
+    told, tenth = [], {}
+    for series, (name, counts) in enumerate(plays.items()):
+        ranked = np.sort(counts)[::-1]
+        tracks, held = np.arange(1, len(ranked) + 1) / len(ranked), np.cumsum(ranked) / ranked.sum()
+        colour, _, style = CYCLE[series]
+        axes.plot(np.append(0, tracks), np.append(0, held), color=colour, linestyle=style)
+        at = int(len(ranked) * (0.3 if series == 0 else 0.22))
+        axes.annotate(name, (tracks[at], held[at]), xytext=(8, -9) if series == 0 else (-6, 9), fontsize=9,
+                      textcoords="offset points", ha="left" if series == 0 else "right", va="center")  # fmt: skip
+        often = int((ranked >= least).sum())
+        tenth[name] = held[round(len(ranked) / 10) - 1]
+        told.append(
+            f"{name}: the top 1 % of tracks hold {held[max(0, round(len(ranked) / 100) - 1)]:.1%} of plays, the top 10 % "
+            f"{tenth[name]:.1%}; {(ranked == 1).mean():.1%} of tracks are played once; {least} plays or more have "
+            f"{often / len(ranked):.1%} of tracks, with {held[often - 1] if often else 0:.1%} of plays"
+        )
+        if 0 < often < len(ranked):
+            axes.plot(tracks[often - 1], held[often - 1], "o", markersize=9, markerfacecolor="none",
+                      markeredgecolor="black")  # fmt: skip
+            axes.annotate(
+                f"tracks with {least} plays or more:\n{often / len(ranked):.0%} of tracks, {held[often - 1]:.0%} of plays",
+                (tracks[often - 1], held[often - 1]), xytext=(0.42, 0.2), textcoords="axes fraction", fontsize=9,
+                va="center", arrowprops={"arrowstyle": "-", "lw": 0.8},
+            )  # fmt: skip
+    if published:
+        axes.plot(list(published), list(published.values()), "*", markersize=12, color=OKABE_ITO["vermilion"])
+        axes.annotate("a real slice", min(published.items()), xytext=(26, -7), textcoords="offset points", fontsize=9,
+                      color=OKABE_ITO["vermilion"])  # fmt: skip
+        told.append("a real slice: " + ", ".join(f"the top {x:.0%} hold {y:.0%}" for x, y in published.items()))
+    axes.plot([0, 1], [0, 1], color="#8A8A8A", linewidth=0.9)
+    axes.annotate("all tracks alike", (0.78, 0.78), xytext=(4, -8), textcoords="offset points", fontsize=9,
+                  color="#5A5A5A", va="top")  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of the tracks, most played first", ylabel="share of all plays")
+    percent(axes.xaxis)
+    percent(axes.yaxis)
+    axes.set_title("Plays of the top tenth of tracks: " + ", ".join(f"{t:.0%} in {n}" for n, t in tenth.items()))
+    return Picture(figure, ". ".join(told) + ".")
+
+
+@styled
 def unseen(playlists: Sequence[int], share: np.ndarray, published: Mapping[int, float] | None = None) -> Picture:
-    """Share of test targets that training never saw, against training playlists. Taught in notebook 01 §10."""
+    """Share of next tracks that no training playlist holds, against training playlists. Notebook 01 §3.
+
+    `published`: playlists → the same share of the real set.
+    """
     figure, axes = new_axes()
     line(axes, playlists, share, 0, "these playlists", at=1)
-    right = playlists[-1]
-    top = max(share)
+    right, top = playlists[-1], max(share)
     if published:
-        line(axes, list(published), list(published.values()), 1, "the real set (estimate)", at=1)
+        axes.plot(list(published), list(published.values()), "s", color=OKABE_ITO["orange"], markersize=7)
+        for at, value in published.items():
+            axes.annotate(f"the real set: {value:.1%}", (at, value), xytext=(0, 9), textcoords="offset points", fontsize=9,
+                          ha="left" if at < max(published) else "right")  # fmt: skip
         right, top = max(right, *published), max(top, *published.values())
-    axes.set(xscale="log", xlim=(playlists[0] * 0.8, right * 1.6), ylim=(-0.01, top * 1.1))
+    axes.set(xscale="log", xlim=(playlists[0] * 0.8, right * 1.8), ylim=(-0.01, top * 1.1))
     thousands(axes.xaxis)
     percent(axes.yaxis)
     axes.minorticks_off()
-    axes.set(xlabel="training playlists (log scale)", ylabel="targets never seen in training")
-    axes.set_title(f"With {playlists[-1]:,} training playlists, {share[-1]:.1%} of targets were never seen")
-    by_size = ", ".join(f"{s:.1%} after {n:,}" for n, s in zip(playlists, share, strict=True))
-    words = f"of the test targets, the share that training never saw is {by_size} playlists"
+    axes.set(xlabel="training playlists (log scale)", ylabel="next tracks that are new")
+    left = "none" if share[-1] < 0.0005 else f"{share[-1]:.1%}"
     if published:
-        known = ", ".join(f"{s:.0%} after {n:,}" for n, s in published.items())
-        words += f"; in the real set about {known}"
+        title = f"A real slice leaves {published[min(published)]:.0%} of next tracks new, these leave {left}"
+    else:
+        title = f"After {playlists[-1]:,} playlists, new next tracks: {left}"
+    axes.set_title(title)
+    by_size = ", ".join(f"{s:.1%} after {n:,}" for n, s in zip(playlists, share, strict=True))
+    words = f"of the next tracks, the share that training never saw is {by_size} playlists"
+    if published:
+        words += "; in the real set " + ", ".join(f"{s:.1%} after {n:,}" for n, s in published.items())
     return Picture(figure, words + ".")
 
 
 @styled
 def batch(kinds: Mapping[str, np.ndarray]) -> Picture:
-    """Where batches hold tracks and where padding. Each value bool [B, L], True = a track. Notebook 02 §7."""
+    """Where batches hold tracks and where padding. Each value bool [B, L], True = a track. Notebook 02 §5."""
     figure = Figure(figsize=(6.6, 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(kinds)))
     widest = max(real.shape[1] for real in kinds.values())
