@@ -48,23 +48,39 @@ def softmax_loss(hidden: Tensor, targets: Tensor, table: Tensor, half: bool = Fa
     (see `LogZ`) and the target's own score float32.
     """
     if half:
-        return LogZ.apply(hidden, table, targets, None, True) - _own(hidden, targets, table).mean()
+        return (LogZ.apply(hidden, table, targets, None, True, None) - _own(hidden, targets, table)).mean()
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=max(64, CHUNK_SCORES // len(table)))
     return F.linear_cross_entropy(hidden, table[1:], targets - 1, options=options)
 
 
-def unseen_softmax_loss(hidden: Tensor, ids: Tensor, targets: Tensor, table: Tensor, half: bool = False) -> Tensor:
+def unseen_softmax_loss(
+    hidden: Tensor,
+    ids: Tensor,
+    targets: Tensor,
+    table: Tensor,
+    half: bool = False,
+    pointed: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Mean cross-entropy of the target against the tracks that the window has not shown up to its position.
 
     `hidden` [B, L, D], `ids` and `targets` int64 [B, L] (0 = padding), `table` [N+1, D]; `half` as in `softmax_loss`.
     Evaluation takes tracks that a playlist has already out of the candidates; here training does the same, so the model
     need not learn to push them down. A repeated target stays a candidate. Under autocast it is float32 all the same,
     or bfloat16 with `half`.
+
+    `pointed`: log p(generate) and the target's probability by the pointer, both [B, L], of a model that has one. The
+    loss is then that of the mixture, -log(p(generate) softmax(target) + pointer(target)) (`model.Pointer`).
     """
-    real = targets > 0
+    real, out = targets > 0, seen_tracks(ids, targets)
     with torch.autocast(hidden.device.type, enabled=False):
         hidden, y = hidden[real].float(), targets[real]
-        return LogZ.apply(hidden, table, y, seen_tracks(ids, targets), half) - _own(hidden, y, table).mean()
+        own = _own(hidden, y, table)
+        if pointed is None:
+            return (LogZ.apply(hidden, table, y, out, half, None) - own).mean()
+        generate, pointer = (part[real] for part in pointed)
+        other = pointer.clamp(min=torch.finfo(pointer.dtype).tiny).log() - generate
+        log_z = LogZ.apply(hidden, table, y, out, half, (own - other).detach())
+        return -(generate + torch.logaddexp(own - log_z, other)).mean()
 
 
 def seen_tracks(ids: Tensor, targets: Tensor) -> Tensor:
@@ -81,24 +97,34 @@ def _own(hidden: Tensor, targets: Tensor, table: Tensor) -> Tensor:
 
 
 class LogZ(torch.autograd.Function):
-    """log Σ exp(scores) of each position over its candidates, averaged.
+    """log Σ exp(scores) of each position over its candidates, [T].
 
-    `apply(hidden, table, targets, out, half)`: shapes as in `softmax_loss`; `out` int64 [T, S] names tracks that are no
-    candidates at a position (0 = none), or is None. Gradients are made on the way, while a chunk's scores are at hand.
+    `apply(hidden, table, targets, out, half, level)`: shapes as in `softmax_loss`; `out` int64 [T, S] names tracks that
+    are no candidates at a position (0 = none), or is None. Gradients are made on the way, while a chunk's scores are at
+    hand, so how much each position weighs in the loss must be known by then: all the same, or, with `level` [T], as
+    σ(level - log Z), which is how much of a target's probability in a mixture comes from the softmax.
 
     With `half` scores and probabilities are bfloat16: half the bytes and, where the CPU has bfloat16 instructions, 1.5
     times the speed of float32. All sums are float32; a score near 10 is off by at most 0.03, as often up as down.
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, table: Tensor, targets: Tensor, out: Tensor | None, half: bool) -> Tensor:
+    def forward(
+        ctx,
+        hidden: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        out: Tensor | None,
+        half: bool,
+        level: Tensor | None,
+    ) -> Tensor:
         T, chunk = len(hidden), max(64, (2 if half else 1) * CHUNK_SCORES // len(table) // 32 * 32)
         # Rows of zeros up to a multiple of 32: few different shapes, for each of which a kernel is made and kept.
         h, E = F.pad(hidden, (0, 0, 0, -T % 32)), table
         if half:
             h, E = h.bfloat16(), E.bfloat16()
         y = F.pad(targets, (0, -T % 32), value=1)[:, None]
-        log_z = torch.empty(len(h), device=h.device)
+        log_z, weight = torch.empty(len(h), device=h.device), torch.ones(len(h), device=h.device)
         wanted = any(ctx.needs_input_grad)
         if wanted:
             d_hidden, d_table = torch.empty(h.shape, device=h.device), torch.zeros(E.shape, device=h.device)
@@ -110,18 +136,20 @@ class LogZ(torch.autograd.Function):
                 scores[: T - first].scatter_(1, out[part], -torch.inf)
             p = scores.softmax(1)
             log_z[part] = _log_z(scores, p, y[part])
+            if level is not None:
+                weight[first:T][:chunk] = torch.sigmoid(level[part] - log_z[first:T][:chunk])
             if wanted:
                 d_hidden[part] = p @ E
-                d_table += p.T @ h[part]
+                d_table += p.T @ (h[part] * weight[part, None].to(h.dtype))
         if wanted:
-            ctx.save_for_backward(d_hidden[:T], d_table)
-        return log_z[:T].mean()
+            ctx.save_for_backward(d_hidden[:T], d_table, weight[:T].sum())
+        return log_z[:T]
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        d_hidden, d_table = ctx.saved_tensors
-        grad = grad / len(d_hidden)
-        return d_hidden * grad, d_table * grad, None, None, None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_table, weights = ctx.saved_tensors
+        d_table = d_table * (grad.sum() / weights.clamp(min=torch.finfo(weights.dtype).tiny))
+        return d_hidden * grad[:, None], d_table, None, None, None, None
 
 
 def _log_z(scores: Tensor, p: Tensor, targets: Tensor) -> Tensor:

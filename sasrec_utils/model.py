@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,15 +26,20 @@ from sasrec_utils.sequences import Sequences, pad
 
 __all__ = ["Attention", "Block", "SASRec", "SASRecConfig"]
 
+LEAST = {"n_items": 1, "dim": 1, "blocks": 1, "heads": 1, "max_len": 1, "n_artists": 0, "n_albums": 0}
+MOST = {"dim": 16_384, "blocks": 100, "max_len": 100_000}  # a settings file with more is broken, or meant to hang us
+MOSTLY_GONE = 1e-4  # an artist of whom the playlist has all but this is not pointed at: the rest is mostly rounding
+
 
 @dataclass(frozen=True)
 class SASRecConfig:
     """The shape of a SASRec. The defaults are the paper's: absolute positions, track ids only, tied output.
 
     `positions`: "absolute" (a vector for each place, the paper), "rotary" (queries and keys turned by their place) or
-    "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums` > 0 add an embedding of
-    the track's artist and album to the track's own, at the input and at the output. Raises ValueError for
-    a shape that cannot be. Taught in notebook 03.
+    "relative" (each head learns a weight for each distance, and one for attending to nothing). `n_artists`, `n_albums`
+    above 0 add an embedding of the track's artist and album to the track's own, at the input and at the output.
+    `pointer` adds a `Pointer` to the artists (and albums) of the history; scores are then log-probabilities of tracks
+    that the history does not have. Raises ValueError for a shape that cannot be. Taught in notebook 03.
     """
 
     n_items: int  # N
@@ -46,26 +52,31 @@ class SASRecConfig:
     tied: bool = True  # scores from the input embeddings; False: each track has another vector for its score
     n_artists: int = 0
     n_albums: int = 0
+    pointer: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("n_items", "dim", "blocks", "heads", "max_len"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in LEAST.items():
+            value, most = getattr(self, name), MOST.get(name, math.inf)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+                bound = f" and at most {most:,}" if name in MOST else ""
+                raise ValueError(f"{name} must be a whole number of at least {least}{bound}, got {value!r}")
         if self.positions not in ("absolute", "rotary", "relative"):
             raise ValueError(f"positions must be absolute, rotary or relative, got {self.positions!r}")
         if self.dim % self.heads:
             raise ValueError(f"a width of {self.dim} cannot be shared by {self.heads} heads of equal width")
         if self.positions == "rotary" and self.dim // self.heads % 2:
             raise ValueError(f"rotary positions need heads of even width, {self.dim} / {self.heads} is odd")
-        if not 0 <= self.dropout < 1:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
+        if self.pointer and not (self.n_artists or self.n_albums):
+            raise ValueError("a pointer needs artists or albums to point at: n_artists or n_albums above 0")
 
 
 class Dropout(nn.Module):
     """`nn.Dropout` that needs one random byte for a number: three times as fast on a CPU.
 
-    Set to 0 with probability p, to the nearest 1/256, and the rest scaled up so that the mean stays (paper, section
-    3.3). Taught in notebook 03 §11.
+    Set to 0 with probability p, to the nearest 1/256 (but never 1), and the rest scaled up so that the mean stays
+    (paper, section 3.3). Taught in notebook 03 §11.
     """
 
     def __init__(self, p: float):
@@ -76,6 +87,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu" or not self.training or self.p == 0:
             return F.dropout(x, self.p, self.training)
         keep = max(1, round(256 * (1 - self.p)))
+        if keep == 256:  # a byte is at most 255, and compared with one, 256 would be taken for 0
+            return x
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes each
         random = words.view(torch.uint8)[: x.numel()].view(x.shape)
         return x * ((random < keep) * (256 / keep))
@@ -86,7 +99,7 @@ class Attention(nn.Module):
 
     With relative positions the position term is a learned weight for each distance, and a query may also attend to
     nothing: a key and a value of zeros, with a learned weight of its own. A head that looks for "the artist four tracks
-    ago" then has an answer where there is none. Taught in notebook 03 §4–§8 and §15.
+    ago" then has an answer where there is none. Taught in notebook 03 §4–§8.
     """
 
     def __init__(self, config: SASRecConfig):
@@ -125,7 +138,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, L, D)), attn  # heads side by side: [B, H, L, D/H] → [B, L, D]
 
     def _distance_bias(self, L: int) -> Tensor:
-        """[H, L, L+1]: the weight of the distance from query i back to key j, -inf in the future; last column: nothing."""
+        """[H, L, L+1]: the weight of the distance from query i back to key j, -inf in the future, and of nothing."""
         place = torch.arange(L, device=self.distance.device)
         back = place[:, None] - place[None, :]
         bias = self.distance[:, back.clamp(min=0)].masked_fill(back < 0, -torch.inf)
@@ -157,6 +170,98 @@ class Block(nn.Module):
         return x + self.dropout(y), attn
 
 
+class Pointed(NamedTuple):
+    """Where positions point: the shares, as logarithms, of "generate" [...] and of the places [..., K, L].
+
+    K kinds of group (artists, albums); the shares of a position sum to 1. `left` [..., K, L] is how much of P(track |
+    group of that place) belongs to tracks that the playlist does not have yet at that position.
+    """
+
+    generate: Tensor
+    places: Tensor
+    left: Tensor
+
+
+class Pointer(nn.Module):
+    """Points back into the history: the next track is one more of an artist (or album) that stands there.
+
+    P(track) = p(generate) · softmax(track) + Σ_j p(j) · P(track | artist of place j), over tracks that the history does
+    not have. One softmax shares p among "generate" and the places up to the present: q · k_j / √D, plus a weight for
+    the distance back to j that the position chooses itself ("two back", says a playlist that alternates). P(track |
+    artist) is the artist's plays in training, among the tracks that are left; an artist without any is not pointed at.
+    Copying by attention: See et al. 2017 and, for repeats in sessions, RepeatNet (Ren et al. 2019); "generate" as one
+    more place of the same softmax: Merity et al. 2017.
+
+    `groups`, in all that follows: K tensors int64 [N+1], the group of each track, 0 = unknown, which nothing points at.
+    """
+
+    def __init__(self, config: SASRecConfig):
+        super().__init__()
+        self.sizes = [size for size in (config.n_artists, config.n_albums) if size]  # how many groups of each kind
+        self.K = len(self.sizes)
+        self.query = nn.Linear(config.dim, self.K * config.dim, bias=False)
+        self.key = nn.Linear(config.dim, self.K * config.dim, bias=False)
+        self.distance = nn.Linear(config.dim, self.K * config.max_len)
+        self.generate = nn.Linear(config.dim, 1)
+        self.register_buffer("share", torch.zeros(self.K, config.n_items + 1))  # P(track | its group)
+
+    def count(self, plays: Tensor, groups: list[Tensor]) -> None:
+        """Set P(track | group) to the plays of the tracks in training, [N+1], and half a play more for each."""
+        for share, group_of, size in zip(self.share, groups, self.sizes, strict=True):
+            weight = (plays.to(share) + 0.5) * (group_of > 0)
+            total = share.new_zeros(size + 1).index_add_(0, group_of, weight)
+            share.copy_(weight / total[group_of].clamp(min=0.5))
+
+    def forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
+        """Where each position of `ids` int64 [B, L] (0 = padding) points, by its state in `hidden` [B, L, D]."""
+        with torch.autocast(hidden.device.type, enabled=False):  # what is left of an artist is a small difference
+            return self._forward(hidden.float(), ids, groups)
+
+    def _forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
+        B, L, D = hidden.shape
+        place = torch.arange(L, device=ids.device)
+        back = place[:, None] - place[None, :]  # [L, L], row = position, column = place; below 0 lies the future
+        again = ((ids[:, :, None] == ids[:, None, :]) & (back > 0)).any(2)  # a repeat takes nothing more
+        left, may = [], []
+        for share, group_of in zip(self.share, groups, strict=True):
+            group = group_of[ids]
+            same = (group[:, :, None] == group[:, None, :]).to(share)
+            had = (share[ids] * ~again)[:, None, :] * (back >= 0)  # [B, L, L]: position t has the track at place j
+            left.append(1 - had @ same)
+            may.append((back >= 0) & (group > 0)[:, None, :] & (left[-1] > MOSTLY_GONE))
+        left, may = torch.stack(left, 2), torch.stack(may, 2)  # [B, L, K, L]
+        q, k = (layer(hidden).view(B, L, self.K, D).transpose(1, 2) for layer in (self.query, self.key))
+        scores = (q @ k.transpose(2, 3)).transpose(1, 2) / math.sqrt(D)  # [B, L, K, L]
+        weights = self.distance(hidden).view(B, L, self.K, -1)
+        scores = scores + weights.gather(3, back.clamp(min=0)[:, None, :].expand(B, L, self.K, L))
+        scores = scores.masked_fill(~may, -torch.inf).flatten(2)
+        shares = torch.cat([self.generate(hidden), scores], 2).log_softmax(2)
+        return Pointed(shares[..., 0], shares[..., 1:].unflatten(2, (self.K, L)), left)
+
+    def of_targets(self, pointed: Pointed, ids: Tensor, targets: Tensor, groups: list[Tensor]) -> Tensor:
+        """Σ_j p(j) P(target | group of place j) at each position, [B, L]; 0 for a repeat. `targets` int64 [B, L]."""
+        past = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+        repeat = ((targets[:, :, None] == ids[:, None, :]) & past).any(2)
+        found = torch.zeros_like(pointed.generate)
+        for kind, (share, group_of) in enumerate(zip(self.share, groups, strict=True)):
+            same = group_of[targets][:, :, None] == group_of[ids][:, None, :]
+            found = found + (self._of_what_is_left(pointed, kind) * same).sum(2) * share[targets]
+        return found * ~repeat
+
+    def of_all(self, pointed: Pointed, ids: Tensor, groups: list[Tensor]) -> Tensor:
+        """The same for every track, [B, N+1], at one position of each playlist: `pointed` [B, ...]. Seen ones are 0."""
+        found = self.share.new_zeros(len(ids), self.share.shape[1])
+        for kind, (share, group_of, size) in enumerate(zip(self.share, groups, self.sizes, strict=True)):
+            mass = self.share.new_zeros(len(ids), size + 1)
+            mass.scatter_add_(1, group_of[ids], self._of_what_is_left(pointed, kind))
+            found += mass[:, group_of] * share
+        return found.scatter(1, ids, 0.0)
+
+    def _of_what_is_left(self, pointed: Pointed, kind: int) -> Tensor:
+        """p(j) over what is left of j's group: P(track | group) times this is the track's part of p(j)."""
+        return pointed.places[..., kind, :].exp() / pointed.left[..., kind, :].clamp(min=MOSTLY_GONE)
+
+
 class SASRec(nn.Module):
     """Track ids in, for each position a vector whose products with the track table score the next track.
 
@@ -175,8 +280,15 @@ class SASRec(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        torch.manual_seed(seed)
         self.config = config
+        self._kept_table: Tensor | None = None
+        with torch.random.fork_rng(devices=[]):  # the random numbers of whoever asks for a model stay as they were
+            torch.random.default_generator.manual_seed(seed)
+            self._build(artist_of, album_of)
+            self._initialise()
+
+    def _build(self, artist_of: np.ndarray | None, album_of: np.ndarray | None) -> None:
+        config = self.config
         N, D = config.n_items, config.dim
         self.item_emb = nn.Embedding(N + 1, D, padding_idx=0)
         self.features = nn.ModuleDict()
@@ -191,12 +303,13 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(D)
         self.dropout = Dropout(config.dropout)
+        if config.pointer:
+            self.pointer = Pointer(config)
+            self.pointer.count(torch.ones(N + 1), self.groups)
         if not config.tied:
             self.output = nn.Embedding(N + 1, D, padding_idx=0)
             sizes = {name: embedding.num_embeddings for name, embedding in self.features.items()}
             self.output_features = nn.ModuleDict({n: nn.Embedding(size, D, padding_idx=0) for n, size in sizes.items()})
-        self._kept_table: Tensor | None = None
-        self._initialise()
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -207,6 +320,9 @@ class SASRec(nn.Module):
                 nn.init.xavier_uniform_(parameter)
             elif name.endswith("bias"):
                 parameter.zero_()
+        if self.config.pointer:
+            # "Generate" begins with the better part, against as many places as there are at most.
+            self.pointer.generate.bias.fill_(math.log(4 * self.config.max_len))
         if self.config.positions == "absolute":
             # Small waves of many lengths, not noise: "two steps back" is then the same rotation at every place from
             # the first step on, instead of something to be learned anew for each place.
@@ -222,8 +338,13 @@ class SASRec(nn.Module):
     def n_items(self) -> int:
         return self.config.n_items
 
+    @property
+    def groups(self) -> list[Tensor]:
+        """The artist and the album of each model id, those of them that the model has; int64 [N+1] each."""
+        return [getattr(self, f"{name}_of") for name in self.features]
+
     def embed(self, ids: Tensor) -> Tensor:
-        """Input embedding of tracks, [..., D]: the track's own, plus its artist's and album's where the model has them."""
+        """Input embedding of tracks, [..., D]: their own, plus their artists' and albums' where the model has them."""
         return self._add_features(self.item_emb(ids), self.features, ids)
 
     def score_embed(self, ids: Tensor) -> Tensor:
@@ -245,20 +366,28 @@ class SASRec(nn.Module):
             x = x + embedding(getattr(self, f"{name}_of")[ids])
         return x
 
-    def train(self, mode: bool = True) -> SASRec:
-        """As of any module. Training lets go of a kept table, which would stay as it was while the weights move."""
-        if mode:
-            self._kept_table = None
-        return super().train(mode)
-
     def keep_table(self) -> None:
-        """Make `table()` once, for serving, until the model is trained again: the weights must not change meanwhile."""
+        """Make `table()` once, for serving. It is given up as soon as the weights may change: by `train`, by loading
+        other weights, by a move to another device or number type."""
         self._kept_table = None
         # Stored by columns: the product of one hidden state with it is seven times as fast.
         self._kept_table = self.table().detach().T.contiguous().T
 
+    def train(self, mode: bool = True) -> SASRec:
+        if mode:
+            self._kept_table = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args, **kwargs):
+        self._kept_table = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args, **kwargs):  # what to(), double() and cuda() come down to
+        self._kept_table = None
+        return super()._apply(*args, **kwargs)
+
     def forward(self, ids: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; what stands at padding means nothing.
+        """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; those at padding mean nothing.
 
         With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key); rows
         sum to 1, with relative positions to at most 1.
@@ -277,6 +406,26 @@ class SASRec(nn.Module):
         x = self.norm(x)
         return (x, attention) if return_attention else x
 
+    def count(self, plays: Tensor) -> None:
+        """Tell the pointer, if there is one, how often each track was played in training, [N+1]."""
+        if self.config.pointer:
+            self.pointer.count(plays, self.groups)
+
+    @torch.no_grad()
+    def start_from(self, vectors: np.ndarray) -> None:
+        """Give the track tables, input and output, these first values, [N+1, D]; where a row is 0 they stay."""
+        some = torch.from_numpy(vectors.any(1))
+        for table in [self.item_emb] + ([] if self.config.tied else [self.output]):
+            table.weight[some] = torch.from_numpy(vectors)[some].to(table.weight)
+        self._kept_table = None
+
+    def pointed(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What `unseen_softmax_loss` asks of the pointer, or None: log p(generate) and P(target), both [B, L]."""
+        if not self.config.pointer:
+            return None
+        found = self.pointer(hidden, ids, self.groups)
+        return found.generate, self.pointer.of_targets(found, ids, targets, self.groups)
+
     @torch.inference_mode()
     def score(self, histories: Sequences) -> np.ndarray:
         """Scores of all tracks after each history, float32 [B, N+1]; column 0 is 0.
@@ -285,13 +434,18 @@ class SASRec(nn.Module):
         known track is scored by popularity: model ids are in order of it.
         """
         was_training = self.training
-        if was_training:  # a walk over all parts, which a served model is spared
+        if was_training:  # asked first, because a switch visits every part of the model, and each request would pay
             self.eval()
         known = histories.keep(histories.items <= self.n_items)
         ids = torch.from_numpy(pad(known, self.config.max_len)).to(self.item_emb.weight.device)
         last = (ids > 0).sum(1).sub(1).clamp(min=0)
-        hidden = self(ids)[torch.arange(len(ids), device=ids.device), last]  # [B, D], at the last real track
+        row, hidden = torch.arange(len(ids), device=ids.device), self(ids)
+        if self.config.pointer:
+            pointed = Pointed(*(part[row, last] for part in self.pointer(hidden, ids, self.groups)))
+        hidden = hidden[row, last]  # [B, D], at the last real track
         scores = hidden @ self.table().T
+        if self.config.pointer:
+            scores = self._with_pointer(scores, pointed, ids)
         scores[:, 0] = 0
         scores = scores.float().cpu().numpy()
         scores[known.lengths == 0] = -np.arange(self.n_items + 1)
@@ -311,3 +465,11 @@ class SASRec(nn.Module):
             yield
         finally:
             self._kept_table = None
+
+    def _with_pointer(self, scores: Tensor, pointed: Pointed, ids: Tensor) -> Tensor:
+        """log P(track) [B, N+1] of the mixture (see `Pointer`), from the scores of the softmax. Seen tracks are no
+        candidates: what they get says only how they would compare."""
+        scores[:, 0] = -torch.inf
+        log_z = scores.scatter(1, ids, -torch.inf).logsumexp(1)
+        generated = scores + (pointed.generate - log_z)[:, None]
+        return torch.logaddexp(generated, self.pointer.of_all(pointed, ids, self.groups).log())

@@ -327,8 +327,11 @@ def train_recommender(
     settings is kept too: ValueError says in what it differs and what to do.
     """
     directory, vocabulary = Path(directory), data.vocabulary
-    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()))
+    rows = int((data.train.items <= vocabulary.n_items).sum())
+    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()), rows)
     plan = replace(plan, seed=seed, **changes)
+    if plan.loss != "softmax":
+        config = replace(config, pointer=False)  # which only that loss can train
     about = {"data": {"prepared": prepared, "min_count": min_count, "seed": seed}}
     key = json.dumps([asdict(config), asdict(plan), about], sort_keys=True)
     about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

@@ -52,6 +52,7 @@ from sasrec_utils.losses import (
 )
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Batch, Sequences, batches, leave_last_out, windows
+from sasrec_utils.vectors import count_vectors
 
 __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe", "save"]
 
@@ -64,6 +65,7 @@ LOSSES = tuple(NEGATIVES)
 OWN_NUMBERS = 1 << 26  # numbers in the vectors of the negatives that exist at one time (256 MB)
 HALF_SOFTMAX = 8_000  # tracks; from here on bfloat16 scores save time
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
+FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (notebook 04 §9)
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
 VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many for their ranks: a minute at any size
@@ -79,6 +81,9 @@ class TrainConfig:
     `precision`: as Fabric names it; "auto" is bf16-mixed on CUDA and 32-true elsewhere. `scores`: what the full softmax
     keeps its scores in on a CPU, "float32", "bfloat16", or "auto": bfloat16 if the CPU has it and the catalogue is
     large enough to gain. Raises ValueError for settings that cannot be.
+
+    `warmup_steps` are at most a tenth of the run. `table_decay`: how much of itself a table loses at each step, times
+    its learning rate (AdamW). `start`: what the track tables start from, "noise" or "counts" (`vectors.count_vectors`).
     """
 
     loss: str = "softmax"
@@ -89,6 +94,8 @@ class TrainConfig:
     distance_lr: float = 10.0  # times lr, for the weights of distances (relative positions)
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
+    table_decay: float = 0.0
+    start: str = "noise"
     patience: int = 5
     negatives: int | None = None
     unseen_only: bool = False
@@ -111,6 +118,10 @@ class TrainConfig:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if not 0 <= self.final_lr <= 1:
             raise ValueError(f"final_lr is a share of lr, from 0 to 1, got {self.final_lr}")
+        if not 0 <= self.table_decay < math.inf:
+            raise ValueError(f"table_decay must not be negative, got {self.table_decay}")
+        if self.start not in ("noise", "counts"):
+            raise ValueError(f"start must be noise or counts, got {self.start!r}")
         if not 0 <= self.warmup_steps < math.inf:
             raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
         if not 0 <= self.seed < 1 << 32:
@@ -122,21 +133,32 @@ class TrainConfig:
         return NEGATIVES[self.loss] if self.negatives is None else self.negatives
 
 
-def recipe(shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0) -> tuple[SASRecConfig, TrainConfig]:
+def recipe(
+    shape: str, n_items: int, n_artists: int = 0, n_albums: int = 0, n_rows: int | None = None
+) -> tuple[SASRecConfig, TrainConfig]:
     """Settings that were measured to work, by name: "paper" (absolute positions, track ids only) or "best".
+
+    `n_rows`: known tracks in all training playlists together. With few plays for each track (`FEW_PLAYS`) tables learn
+    by heart what does not come again: "best" is then narrower, its tables start from counts and learn slowly, with more
+    dropout, and with artists or albums it has a pointer to those of the history. With many plays a pointer learns
+    faster, but ends no better, and each step takes half as long again. Without `n_rows` plays are taken to be many.
 
     Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, with 16 negatives of its own for each position. The
     full softmax compares every position with every track; here only Adam still passes over all tracks, once a step.
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
+    large = n_items > FULL_SOFTMAX
     model = SASRecConfig(n_items, dim=128, heads=4, max_len=100, dropout=0.2)
     plan = TrainConfig(epochs=8, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
     if shape == "best":
         features = {"n_artists": n_artists, "n_albums": n_albums}
         model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
         plan = replace(plan, epochs=6)
-    if n_items > FULL_SOFTMAX:
+        if n_rows is not None and n_rows < FEW_PLAYS * n_items and not large:
+            model = replace(model, dim=64, heads=2, max_len=50, dropout=0.5, pointer=bool(n_artists or n_albums))
+            plan = replace(plan, epochs=3, lr=3e-3, table_lr=0.5, start="counts")
+    if large:
         plan = replace(plan, loss="sampled_softmax", batch_size=128)
     return model, plan
 
@@ -153,6 +175,8 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.config = model, config
         self.half = _half_scores(config, model.n_items)
+        if model.config.pointer and not (config.loss == "softmax" and config.unseen_only):
+            raise ValueError("a model with a pointer learns by the softmax over unseen tracks: unseen_only=True")
         if config.loss == "sampled_softmax":
             rows = np.arange(1, model.n_items + 1, dtype=np.int32) if rows is None else rows
             plays = torch.from_numpy(np.bincount(rows, minlength=model.n_items + 1))
@@ -165,7 +189,8 @@ class Objective(nn.Module):
         if self.config.loss == "softmax":
             half = self.half and hidden.device.type == "cpu"
             if self.config.unseen_only:
-                return unseen_softmax_loss(hidden, ids, targets, model.table(), half)
+                pointed = model.pointed(hidden, ids, targets)
+                return unseen_softmax_loss(hidden, ids, targets, model.table(), half, pointed)
             return softmax_loss(hidden[real], targets[real], model.table(), half)
         # A few windows at a time, each part's vectors made again for the gradient, if all would take too much memory.
         rows = max(1, OWN_NUMBERS // (ids.shape[1] * self.config.own_negatives * model.config.dim))
@@ -284,9 +309,12 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
     histories, targets = leave_last_out(valid)
     if not ((targets > 0) & (targets <= model.n_items)).any():
         raise ValueError("nothing to choose the best epoch by: no validation playlist ends with a known track")
+    model.count(torch.from_numpy(np.bincount(known.items, minlength=model.n_items + 1)))
+    if config.start == "counts":
+        model.start_from(count_vectors(known, model.n_items, model.config.dim))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
-    optimizer = torch.optim.Adam(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
     objective, optimizer = fabric.setup(Objective(model, config, known.items), optimizer)
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
 
@@ -438,7 +466,7 @@ def validate(
                 continue
             hidden = model(ids)
             if unseen_only:
-                loss = unseen_softmax_loss(hidden, ids, y, table)
+                loss = unseen_softmax_loss(hidden, ids, y, table, pointed=model.pointed(hidden, ids, y))
             else:
                 loss = softmax_loss(hidden[real], y[real], table)
             summed, count = summed + loss.item() * int(real.sum()), count + int(real.sum())
@@ -468,17 +496,26 @@ def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
     grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
     Both would be far behind the dense layers at the same rate.
     """
-    rates = {"distance": config.distance_lr, "emb": config.table_lr, "dense": 1.0}
+    rates = {"distance": config.distance_lr, "table": config.table_lr, "dense": 1.0}
     members: dict[str, list] = {kind: [] for kind in rates}
     for name, parameter in model.named_parameters():
-        table = name.startswith(("item_emb", "pos_emb", "features", "output"))
-        members["emb" if table else "distance" if name.endswith("distance") else "dense"].append(parameter)
-    return [{"params": members[kind], "times": times} for kind, times in rates.items() if members[kind]]
+        kind = "dense"
+        if name.startswith(("item_emb", "pos_emb", "features", "output")):
+            kind = "table"
+        elif name.endswith(("distance", "distance.bias")):
+            kind = "distance"
+        members[kind].append(parameter)
+    decays = {"table": config.table_decay}
+    return [
+        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0)}
+        for kind, times in rates.items()
+        if members[kind]
+    ]
 
 
 def _schedule(step: int, total: int, config: TrainConfig) -> float:
     """Share of the learning rate at this step: a straight climb, then a cosine down to `final_lr`."""
-    climb = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    climb = min(1.0, (step + 1) / max(1, min(config.warmup_steps, total // 10)))
     fall = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * step / total))
     return climb * fall
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sasrec_utils import losses
 from sasrec_utils.evaluation import top_k
-from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.model import Block, Dropout, SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
-from sasrec_utils.training import LOSSES, Objective, TrainConfig
+from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, load
 
 N, ARTISTS, ALBUMS, MAX_LEN = 40, 7, 11, 12
 POSITIONS = ("absolute", "rotary", "relative")
@@ -381,6 +382,29 @@ def test_a_kept_table_scores_the_same(positions, features, tied):
     assert np.array_equal(model.score(histories), before)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_kept_table_is_given_up_when_the_weights_may_change(tied):
+    """Else training goes on against a table that never moves, and loaded weights answer with the old ones."""
+    histories = random_playlists(16)
+    other = make(tied=tied, seed=3)
+    model = make(tied=tied)
+    model.keep_table()
+    model.load_state_dict(other.state_dict())
+    assert np.array_equal(model.score(histories), other.score(histories))
+
+    model.keep_table()
+    model.train()
+    assert model.table().requires_grad
+    Objective(model, TrainConfig(loss="softmax"))(random_ids(17)[:, :-1], random_ids(17)[:, 1:]).backward()
+    table = model.item_emb if tied else model.output
+    assert table.weight.grad[1:].abs().sum(1).gt(0).all()  # a softmax over all tracks moves every track
+
+    model.eval()
+    model.keep_table()
+    model.double()
+    assert model.table().dtype == torch.float64
+
+
 @pytest.mark.parametrize("features", [False, True])
 @pytest.mark.parametrize("tied", [True, False])
 @torch.inference_mode()
@@ -414,6 +438,80 @@ def test_one_seed_one_set_of_weights(positions):
     assert not torch.equal(one["item_emb.weight"], other["item_emb.weight"])
 
 
+def test_making_a_model_leaves_the_random_numbers_of_others_alone():
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    make(lively=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@torch.inference_mode()
+def test_two_steps_apart_is_the_same_turn_at_every_place():
+    """Absolute positions start as waves: what two places have in common depends on how far apart they are alone."""
+    waves = make(lively=False, max_len=50).pos_emb.weight
+    alike = waves @ waves.T
+    for distance in range(5):
+        assert torch.allclose(alike.diagonal(distance), alike[0, distance], atol=1e-5)
+    near, far = alike.diagonal(1).mean(), alike.diagonal(20).mean()
+    assert alike.diagonal().mean() > near > far  # and neighbours are more alike than strangers
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tables_start_from_vectors_that_are_given(tied):
+    model, before = make(tied=tied, lively=False), make(tied=tied, lively=False)
+    vectors = np.random.default_rng(0).random((N + 1, 16), dtype=np.float32)
+    vectors[[0, 7]] = 0  # nothing is known of these
+    model.start_from(vectors)
+    rows = np.setdiff1d(np.arange(N + 1), [0, 7])
+    for mine, old in ((model.item_emb, before.item_emb), *([] if tied else [(model.output, before.output)])):
+        assert np.array_equal(mine.weight.detach().numpy()[rows], vectors[rows])
+        assert torch.equal(mine.weight[[0, 7]], old.weight[[0, 7]])
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("p", [0.0, 0.001, 0.002, 0.1, 0.25, 0.5, 0.9, 0.99])
+def test_dropout_keeps_the_share_and_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.ones(1_000_003)  # no multiple of eight: random bytes come eight at a time
+    y = Dropout(p).train()(x)
+    kept = y != 0
+    n = len(x)
+    to_byte = 1 / 512  # the docstring's promise: p to the nearest 1/256
+    assert abs(kept.float().mean() - (1 - p)) < to_byte + 4 * math.sqrt(p * (1 - p) / n) + 1e-6
+    assert y[kept].unique().numel() == 1
+    assert abs(y.mean() - 1) < 5 * math.sqrt(p / (1 - p) / n) * 2 + 1e-6
+    assert torch.equal(Dropout(p).eval()(x), x)
+
+
+def test_every_sub_layer_has_its_dropout():
+    """Of zeros and ones: 1 comes out where nothing is dropped, and 0 or twice as much for each dropout on the way."""
+    for loud, expected in (("attention.out", {0.0, 2.0}), ("feed_out", {0.0, 4.0})):  # one dropout, and two in a row
+        block = Block(SASRecConfig(N, dim=16, heads=2, dropout=0.5)).train()
+        with torch.no_grad():
+            for name in ("attention.out", "feed_in", "feed_out"):
+                block.get_submodule(name).weight.zero_()
+                block.get_submodule(name).bias.zero_()
+            if loud == "feed_out":  # hidden units of 1, handed on as they are
+                block.feed_in.bias.fill_(1)
+                block.feed_out.weight.copy_(torch.eye(16))
+            else:
+                block.attention.out.bias.fill_(1)
+        assert set(block(torch.zeros(8, 5, 16))[0].unique().tolist()) == expected, loud
+        assert set(block.eval()(torch.zeros(8, 5, 16))[0].unique().tolist()) == {1.0}, loud
+
+
+@every_position
+def test_the_input_has_its_dropout(positions):
+    model = make(positions, dropout=0.5, blocks=1).train()
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(args[0]))
+    model(random_ids(18))
+    assert 0.3 < (seen[0] == 0).float().mean() < 0.7
+
+
 @every_shape
 def test_forward_makes_no_tensor_on_another_device(positions, features):
     """On the meta device, which computes shapes only, a tensor made on the CPU would not mix with the others."""
@@ -424,15 +522,232 @@ def test_forward_makes_no_tensor_on_another_device(positions, features):
         assert tensor.device.type == "meta"
 
 
+# The pointer
+
+
+def pointing(features=("artist", "album"), seed=0, **changes) -> SASRec:
+    """A model whose pointer has a say, and whose artists were played unequally often."""
+    sizes = {"n_artists": ARTISTS * ("artist" in features), "n_albums": ALBUMS * ("album" in features)}
+    model = make("relative", seed=seed, pointer=True, **sizes, **changes)
+    plays = torch.from_numpy(np.random.default_rng(seed).integers(0, 30, N + 1))
+    model.pointer.count(plays, model.groups)
+    return model
+
+
+def mixture_by_hand(model: SASRec, history: list[int]) -> np.ndarray:
+    """P(track) after a history, [N+1], as the equation is read: loops in float64."""
+    ids = torch.tensor([history])
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    with torch.inference_mode():
+        states = model(ids)[0].double().numpy()
+    now, D = states[-1], model.config.dim
+    logits = {"generate": weights["pointer.generate.weight"][0] @ now + weights["pointer.generate.bias"][0]}
+    distance = weights["pointer.distance.weight"] @ now + weights["pointer.distance.bias"]
+    pointed_at = {}
+    for kind, group_of in enumerate(model.groups):
+        query = (weights["pointer.query.weight"] @ now)[kind * D : (kind + 1) * D]
+        for j, track in enumerate(history):
+            group = int(group_of[track])
+            tracks = [x for x in range(1, N + 1) if int(group_of[x]) == group and x not in history]
+            if group and tracks:
+                key = (weights["pointer.key.weight"] @ states[j])[kind * D : (kind + 1) * D]
+                place = kind * MAX_LEN + len(history) - 1 - j
+                logits[kind, j] = query @ key / math.sqrt(D) + distance[place]
+                shares = weights["pointer.share"][kind][tracks]
+                pointed_at[kind, j] = tracks, shares / shares.sum()
+    total = sum(math.exp(value) for value in logits.values())
+    scores = model.table().detach().double().numpy() @ now
+    candidates = [x for x in range(1, N + 1) if x not in history]
+    p = np.zeros(N + 1)
+    p[candidates] = np.exp(scores[candidates]) / np.exp(scores[candidates]).sum() * math.exp(logits["generate"]) / total
+    for place, (tracks, shares) in pointed_at.items():
+        p[tracks] += math.exp(logits[place]) / total * shares
+    return p
+
+
+EVERY_TRACK_OF_ARTIST_1 = np.flatnonzero(make(features=True).artist_of.numpy() == 1).tolist()
+HISTORIES = [[4], [8, 8, 21], [3, 30, 3, 12, 9, 9, 40], EVERY_TRACK_OF_ARTIST_1, random_ids(9, rows=1)[0].tolist()]
+
+
+@pytest.mark.parametrize("features", [("artist",), ("album",), ("artist", "album")])
+def test_the_mixture_is_the_equation_and_sums_to_1(features):
+    model = pointing(features)
+    scores = model.score(Sequences.from_lists(HISTORIES))
+    for history, row in zip(HISTORIES, scores, strict=True):
+        expected = mixture_by_hand(model, history)
+        unseen = np.setdiff1d(np.arange(1, N + 1), history)
+        assert expected.sum() == pytest.approx(1)
+        assert np.allclose(row[unseen], np.log(expected[unseen]), rtol=0, atol=1e-4)
+        assert np.exp(row[unseen].astype(float)).sum() == pytest.approx(1, abs=1e-4)
+        assert np.isfinite(row).all()
+
+
+def test_training_and_serving_give_a_track_the_same_probability():
+    model = pointing()
+    history = [3, 30, 3, 12, 9, 9, 40, 7, 25]
+    targets = torch.tensor([[*history[1:], 11]])
+    ids = torch.tensor([history])
+    with torch.inference_mode():
+        hidden = model(ids)
+        pointed = model.pointer(hidden, ids, model.groups)
+        of_targets = model.pointer.of_targets(pointed, ids, targets, model.groups)[0]
+        scores = hidden[0] @ model.table().T
+    for t, target in enumerate(targets[0].tolist()):
+        seen = history[: t + 1]
+        if target in seen:
+            assert of_targets[t] == 0
+            continue
+        candidates = [x for x in range(1, N + 1) if x not in seen]
+        softmax = (scores[t, target] - scores[t, candidates].logsumexp(0)).exp()
+        trained = pointed.generate[0, t].exp() * softmax + of_targets[t]
+        served = math.exp(model.score(Sequences.from_lists([seen]))[0, target])
+        assert trained.item() == pytest.approx(served, rel=1e-4)
+    assert (of_targets > 0).any()
+
+
+@torch.inference_mode()
+def test_the_pointer_sees_neither_the_future_nor_padding():
+    model = pointing()
+    ids, others = random_ids(1), random_ids(2)
+    pointed = model.pointer(model(ids), ids, model.groups)
+    for t in range(MAX_LEN - 1):
+        changed = torch.cat([ids[:, : t + 1], others[:, t + 1 :]], 1)
+        again = model.pointer(model(changed), changed, model.groups)
+        assert torch.equal(again.generate[:, : t + 1], pointed.generate[:, : t + 1])
+        assert torch.equal(again.places[:, : t + 1], pointed.places[:, : t + 1])
+        assert (again.places[:, t, :, t + 1 :] == -torch.inf).all()
+    short = pointing().pointer(model(ids[:, :5]), ids[:, :5], model.groups)
+    padded = torch.cat([ids[:, :5], torch.zeros(len(ids), 4, dtype=torch.long)], 1)
+    longer = model.pointer(model(padded), padded, model.groups)
+    assert torch.allclose(longer.places[:, :5, :, :5].exp(), short.places.exp(), atol=1e-6)
+    assert (longer.places[:, :, :, 5:] == -torch.inf).all()
+    assert torch.allclose(longer.generate.exp() + longer.places.exp().sum((2, 3)), torch.ones(()), atol=1e-5)
+    histories = random_playlists(4, unknown=3)
+    together = model.score(histories)
+    alone = np.concatenate([model.score(histories.take([u])) for u in range(len(histories))])
+    assert np.allclose(together, alone, rtol=0, atol=1e-4)
+
+
+def test_a_history_without_artists_leaves_everything_to_the_softmax():
+    config = SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True)
+    model = SASRec(config, [0, 0, 0, 1, 2, 2])
+    plain = SASRec(replace(config, pointer=False), [0, 0, 0, 1, 2, 2])
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("pointer")})
+    row, softmax = (m.score(Sequences.from_lists([[1, 2]]))[0, 3:] for m in (model, plain))
+    assert np.allclose(row - row[0], softmax - softmax[0], atol=1e-6)
+
+
+def test_a_pointer_has_finite_gradients_everywhere():
+    model = pointing().train()
+    ids = torch.tensor([[0, 0, 0, 0], [9, 0, 0, 0], [1, 2, 3, 4], [*EVERY_TRACK_OF_ARTIST_1[:3], 5]])
+    targets = torch.tensor([[0, 0, 0, 0], [3, 0, 0, 0], [2, 3, 4, 1], [7, 5, 6, 8]])
+    pointed = model.pointer(model(ids), ids, model.groups)
+    (pointed.generate + model.pointer.of_targets(pointed, ids, targets, model.groups)).sum().backward()
+    for name, parameter in model.pointer.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_loss_of_the_mixture_and_its_gradients(half, monkeypatch):
+    """Against the equation written out, by autograd alone; in chunks that do not come out even."""
+    monkeypatch.setattr(losses, "CHUNK_SCORES", 64 * (N + 1))
+    torch.manual_seed(0)
+    ids, targets = random_ids(20, rows=13), random_ids(21, rows=13)
+    targets[3, 5:] = ids[3, 6:] = 0
+    new = torch.ones(13, MAX_LEN, N + 1)  # candidates: not seen yet, or the target itself
+    new[..., 0] = 0
+    for b, t in np.ndindex(13, MAX_LEN):
+        new[b, t, ids[b, : t + 1]] = 0
+        new[b, t, targets[b, t]] = 1
+
+    def plain(hidden, table, generate, pointer):
+        softmax = (hidden @ table.T).masked_fill(new == 0, -torch.inf).softmax(-1)
+        own = softmax.gather(2, targets[:, :, None])[..., 0]
+        return -(generate.exp() * own + pointer)[targets > 0].log().mean()
+
+    def ours(hidden, table, generate, pointer):
+        return losses.unseen_softmax_loss(hidden, ids, targets, table, half, (generate, pointer))
+
+    start = [
+        torch.randn(13, MAX_LEN, 16),
+        torch.randn(N + 1, 16),
+        torch.rand(13, MAX_LEN).log(),
+        torch.rand(13, MAX_LEN) * (torch.rand(13, MAX_LEN) < 0.7),  # where nothing points at the target: 0
+    ]
+    found = []
+    for loss in (plain, ours):
+        parts = [part.clone().requires_grad_() for part in start]
+        value = loss(*parts)
+        (3 * value).backward()
+        parts[3].grad *= start[3] > 0  # where nothing points, there is nothing to learn
+        found.append([value.detach(), *(part.grad for part in parts)])
+    for expected, got in zip(*found, strict=True):
+        off = (got - expected).abs().max() / expected.abs().max()
+        assert off < (0.03 if half else 1e-5)
+
+
+def test_training_moves_the_pointer_and_a_checkpoint_keeps_it(tmp_path):
+    """With artists heard again two steps later, the pointer takes over; what is saved scores what was trained."""
+    rng = np.random.default_rng(0)
+    artist_of = np.concatenate([[0], np.arange(N) % ARTISTS + 1])
+    playlists = []
+    for _ in range(60):  # two artists in turn, their tracks in any order
+        a, b = (rng.permutation(np.flatnonzero(artist_of == x)) for x in rng.choice(ARTISTS, 2, False) + 1)
+        playlists.append(np.stack([a[:5], b[:5]], 1).ravel())
+    seqs = Sequences.from_lists(playlists)
+    config = SASRecConfig(N, dim=16, heads=2, max_len=MAX_LEN, positions="relative", n_artists=ARTISTS, pointer=True)
+    model = SASRec(config, artist_of)
+    plan = TrainConfig(epochs=6, batch_size=8, unseen_only=True, warmup_steps=5, lr=1e-2, table_lr=1.0)
+    fit(model, seqs.take(np.arange(50)), seqs.take(np.arange(50, 60)), plan, tmp_path, progress=False)
+    plays = torch.from_numpy(np.bincount(seqs.take(np.arange(50)).items, minlength=N + 1))
+    share = model.pointer.share.clone()
+    model.count(plays)
+    assert torch.equal(model.pointer.share, share)  # of the training playlists, and of these alone
+    ids = torch.from_numpy(pad(seqs, MAX_LEN))[:, :-1]
+    pointed = model.pointer(model(ids), ids, model.groups)
+    assert pointed.generate[:, 5:].exp().mean() < 0.5
+    assert torch.equal(pointed.places[:, 5:, 0].argmax(-1) % 2, torch.arange(5, ids.shape[1]).expand(60, -1) % 2 ^ 1)
+    histories = random_playlists(22)
+    assert np.array_equal(load(tmp_path)[0].score(histories), model.score(histories))
+
+
+def test_plays_decide_which_track_of_an_artist_is_meant():
+    model = SASRec(SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True), [0, 1, 1, 1, 2, 0])
+    assert model.pointer.share[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 1, 0])  # before anything is known
+    model.pointer.count(torch.tensor([0, 6, 3, 0, 0, 9]), model.groups)
+    assert model.pointer.share[0].tolist() == pytest.approx([0, 6.5 / 10.5, 3.5 / 10.5, 0.5 / 10.5, 1, 0])
+    other = SASRec(SASRecConfig(5, dim=4, heads=1, n_artists=2, pointer=True), [0, 1, 1, 1, 2, 0], seed=1)
+    other.load_state_dict(model.state_dict())
+    history = Sequences.from_lists([[1, 4]])
+    assert np.array_equal(other.score(history), model.score(history))
+
+
 # Mistakes
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"n_items": 0}, "n_items"), ({"dim": 0}, "dim"), ({"blocks": 0}, "blocks"), ({"heads": 0}, "heads"),
-    ({"max_len": 0}, "max_len"), ({"dim": 15, "heads": 2}, "heads"), ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
-    ({"dropout": 1.0}, "dropout"), ({"dropout": -0.1}, "dropout"), ({"dropout": float("nan")}, "dropout"),
-    ({"positions": "learned"}, "absolute, rotary or relative"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 0) for name in ("n_items", "dim", "blocks", "heads", "max_len")),
+        *(("blocks", 10**7), ("dim", 10**6), ("max_len", 10**7), ("n_artists", -1), ("n_albums", 0.5)),
+        *(("blocks", 2.5), ("n_items", "9"), ("dim", True)),
+        *(("dropout", 1.0), ("dropout", -0.1), ("dropout", float("nan")), ("dropout", "much")),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        SASRecConfig(**({"n_items": 10} | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"dim": 15, "heads": 2}, "heads"),
+        ({"dim": 6, "heads": 2, "positions": "rotary"}, "even"),
+        ({"positions": "learned"}, "absolute, rotary or relative"),
+        ({"pointer": True}, "n_artists or n_albums"),
+    ],
+)
 def test_a_shape_that_cannot_be_is_refused(changes, word):
     with pytest.raises(ValueError, match=word):
         SASRecConfig(**({"n_items": 10} | changes))

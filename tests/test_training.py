@@ -22,7 +22,8 @@ from sasrec_utils.evaluation import ndcg_at, ranks, top_k
 from sasrec_utils.losses import unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences, batches, leave_last_out
-from sasrec_utils.training import LOSSES, TrainConfig, fit, recipe
+from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, recipe
+from sasrec_utils.vectors import count_vectors
 
 N = 30
 ARTIST_OF = np.r_[0, np.arange(N) % 4]  # one artist in four is unknown
@@ -167,7 +168,7 @@ def by_hand(model, plan) -> list[float]:
         summed = seen = 0
         for ids, targets in batches(TRAIN, model.config.max_len, plan.batch_size, rng):
             fall = 0.5 * (1 + math.cos(math.pi * step / (plan.epochs * per_epoch)))
-            climb = min(1.0, (step + 1) / plan.warmup_steps)
+            climb = min(1.0, (step + 1) / min(plan.warmup_steps, plan.epochs * per_epoch // 10))
             for group in groups:
                 share = climb * (plan.final_lr + (1 - plan.final_lr) * fall)
                 adam.param_groups[groups.index(group)]["lr"] = plan.lr * share * group["times"]
@@ -185,7 +186,8 @@ def by_hand(model, plan) -> list[float]:
 
 def test_a_run_is_a_plain_loop():
     """The betas of Adam, the rate of each kind of weight, the schedule, the seeds of order and dropout."""
-    plan = replace(PLAN, epochs=2, unseen_only=True, table_lr=3.0, distance_lr=7.0, final_lr=0.1, seed=3)
+    plan = replace(PLAN, epochs=3, unseen_only=True, table_lr=3.0, distance_lr=7.0, final_lr=0.1, seed=3)
+    plan = replace(plan, warmup_steps=3, batch_size=8)
     one, other = fresh(positions="relative", tied=False), fresh(positions="relative", tied=False)
     last = {}
     history = fit(one, TRAIN, VALID, plan, after_epoch=lambda _: last.update(copied(one)), progress=False)
@@ -529,6 +531,45 @@ def test_the_headline_says_what_the_softmax_is_computed_in(capsys):
         assert "in 32-true" in err and ("scores in bfloat16" in err) == said
 
 
+def test_a_pointer_needs_the_loss_that_trains_it():
+    shape = SASRecConfig(12, dim=8, heads=2, max_len=6, n_artists=3, pointer=True)
+    model = SASRec(shape, np.arange(13) % 4)
+    for plan in (PLAN, replace(PLAN, unseen_only=True, loss="gbce")):
+        with pytest.raises(ValueError, match="a pointer learns by the softmax over unseen tracks"):
+            Objective(model, plan)
+    Objective(model, replace(PLAN, unseen_only=True))
+
+
+def test_tables_shrink_and_nothing_else_does():
+    """With a learning rate of next to nothing the gradient moves nothing, and what decays is seen alone."""
+    model = fresh()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plan = replace(PLAN, epochs=1, lr=1e-9, table_lr=1.0, table_decay=1e7, warmup_steps=0, final_lr=1.0)
+    fit(model, TRAIN, VALID, plan, progress=False)
+    for name, value in model.state_dict().items():
+        if name.startswith(("item_emb", "pos_emb", "features", "output")):
+            assert value.norm() < 0.98 * before[name].norm(), name
+        elif value.is_floating_point():
+            assert torch.allclose(value, before[name], atol=1e-5), name
+
+
+def test_tables_start_from_the_counts_of_the_training_playlists():
+    model = fresh(tied=False)
+    plan = replace(PLAN, epochs=1, lr=1e-9, table_lr=1.0, start="counts")
+    fit(model, TRAIN, VALID, plan, progress=False)
+    vectors = count_vectors(TRAIN.keep(TRAIN.items <= N), N, 16)
+    for table in (model.item_emb, model.output):
+        assert np.allclose(table.weight.detach().numpy()[vectors.any(1)], vectors[vectors.any(1)], atol=1e-5)
+
+
+def test_a_short_run_warms_up_for_a_tenth_of_it():
+    plan = replace(PLAN, warmup_steps=100, final_lr=1.0)
+    rates = [training._schedule(step, 50, plan) for step in range(50)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0]) and set(rates[5:]) == {1.0}
+    rates = [training._schedule(step, 5_000, plan) for step in range(5_000)]
+    assert rates[49] == pytest.approx(0.5) and min(rates[99:]) == 1.0
+
+
 def test_recipes_fit_their_catalogue():
     for shape in ("paper", "best"):
         model, plan = recipe(shape, 2_000, 170, 300)
@@ -538,6 +579,14 @@ def test_recipes_fit_their_catalogue():
         huge = recipe(shape, 2_262_292)[1]
         assert huge.loss == "sampled_softmax" and huge.own_negatives == 16
         assert replace(huge, loss="bce").own_negatives == 1  # each loss has its own number
+    for shape in ("paper", "best"):
+        assert not recipe(shape, 2_262_292, 300_000)[0].pointer
+    assert not recipe("best", 20_000, n_rows=400_000)[0].pointer  # nothing to point at
+    few, slowly = recipe("best", 20_000, 8_000, n_rows=400_000)
+    assert few.pointer and not recipe("best", 2_000, 170)[0].pointer
+    many, fast = recipe("best", 2_000, 170, n_rows=400_000)
+    assert few.dropout > many.dropout and slowly.table_lr < fast.table_lr and slowly.start == "counts"
+    assert (many, fast) == recipe("best", 2_000, 170)
     with pytest.raises(ValueError, match="best or paper, got 'other'"):
         recipe("other", 10)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import math
+import random
+import time
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from sasrec_utils.course import checks
+from sasrec_utils.course.checks import trying
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -185,7 +188,7 @@ def _left(history, target, n_items):
 def _rejected(history, target, n_items, k, rng, forbidden):
     found = []
     while len(found) < k:
-        track = int(rng.integers(1, n_items + 1))
+        track = random.randint(1, n_items) if rng is None else int(rng.integers(1, n_items + 1))
         if track not in forbidden:
             found.append(track)
     return found
@@ -209,6 +212,31 @@ def _seedless(a, b, seed):
 
 def _of_values(a, b, seed):
     return float(np.mean(np.array(a) - b)), *np.percentile(np.array(a) - b, [2.5, 97.5])
+
+
+def _boot_between(low, high):
+    """The right answer but for the percentiles."""
+
+    def interval(a, b, seed):
+        differences = np.array(a) - b
+        means = np.random.default_rng(seed).choice(differences, (2000, len(differences))).mean(1)
+        return (float(np.mean(differences)), *np.percentile(means, [low, high]))
+
+    return interval
+
+
+def _looks_at(some):
+    def rank(target, rivals):
+        if any(score != score for score in some(target, rivals)):
+            raise ValueError("NaN")
+        return 1 + sum(rival >= target for rival in rivals)
+
+    return rank
+
+
+_looks_at_the_first_rival = _looks_at(lambda target, rivals: [target, *rivals[:1]])
+_looks_at_the_last_rival = _looks_at(lambda target, rivals: [target, *rivals[-1:]])
+_looks_at_rivals_only = _looks_at(lambda target, rivals: rivals)
 
 
 def _within(lower):
@@ -313,23 +341,35 @@ BROKEN = {
         ({"recall": 0.67, "ndcg": 1.5, "mrr": 0.47}, "over 3"),
         ({"recall": 0.67, "ndcg": 0.5, "mrr": 0.44}, "no cut-off"),
         ({"recall": 0.67}, "each of"),
+        ({"recall": float("nan"), "ndcg": 0.5, "mrr": 0.47}, "not nan"),
+        ({"recall": "0.67", "ndcg": 0.5, "mrr": 0.47}, "without quotation marks"),
+        ({"recall": 0.67, "ndcg": None, "mrr": 0.47}, "ndcg is not None"),
     ],
     "honest_rank": [
         (lambda t, rivals: 1 + sum(r > t for r in rivals), "tie counts against"),
         (lambda t, rivals: 1 + sum(r >= t for r in rivals), "NaN"),
         (lambda t, rivals: sum(r >= t for r in rivals), "rank 1"),
+        (_looks_at_the_first_rival, "NaN"),
+        (_looks_at_the_last_rival, "NaN"),
+        (_looks_at_rivals_only, "NaN"),
         (lambda t, rivals: 1 + sorted([t, *rivals], reverse=True).index(t), "tie counts against"),
     ],
     "difference_interval": [
         (_unpaired, "same playlists"),
         (_of_values, "two playlists"),
+        (_boot_between(5, 95), "2.5 % on each side"),
+        (_boot_between(1, 99), "2.5 % on each side"),
+        (_boot_between(0.5, 99.5), "2.5 % on each side"),
+        (_boot_between(5, 97.5), "below the mean"),
         (_seedless, "same seed"),
         (lambda a, b, seed: _boot(np.array(b) - a, seed), "mean is that of a - b"),
         (lambda a, b, seed: float(np.mean(np.array(a) - b)), "returns"),
     ],
     "impossible": [
         (_within(lambda recall, k: 0), "at rank 10"),
-        (_within(lambda recall, k: recall / math.log2(11)), "k = 1"),
+        (_within(lambda recall, k: recall / math.log2(11)), "hangs on k"),
+        (_within(lambda recall, k: recall if k == 1 else 0.289 * recall), "hangs on k"),
+        (_within(lambda recall, k: recall if k < 10 else 0.289 * recall), "rank 100"),
         (lambda recall, ndcg, k, known: ndcg > 1, "Recall"),
         (lambda recall, ndcg, k, known: not recall / math.log2(k + 1) <= ndcg <= recall <= 1, "not known"),
     ],
@@ -403,6 +443,9 @@ BROKEN |= {
         (1.232, "logarithm of each"),
         (-1.386, "never negative"),
         (1.0, "is not 1"),
+        ("1.39", "without quotation marks"),
+        (float("nan"), "not nan"),
+        ([1.39, 1.39], "is a number, not"),
     ],
     "masked_loss": [
         (lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), "column 0"),
@@ -437,7 +480,6 @@ BROKEN |= {
     "negatives": [
         (lambda h, t, n, k, rng: rng.integers(1, n + 1, k).tolist(), "is no negative"),
         (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {t}), "track of the playlist"),
-        (lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}), "must end"),
         (lambda h, t, n, k, rng: [0] * k, "never 0"),
         (lambda h, t, n, k, rng: _left(h, t, n)[:k], "k negatives"),
         (lambda h, t, n, k, rng: (_left(h, t, n) * k)[:k], "drawn anew"),
@@ -460,6 +502,46 @@ def test_a_broken_variant_is_found_and_named(name, index):
     assert said in result.text
 
 
+ENDLESS = {
+    "negatives": [
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, rng, {*h, t}),  # the generator that it is given …
+        lambda h, t, n, k, rng: _rejected(h, t, n, k, None, {*h, t}),  # … or another one
+    ],
+    "early_stop": [lambda values, patience: _for_ever()],
+    "masked_loss": [lambda scores, targets: _for_ever(swallow=True)],
+    "training_step": [lambda *args: _for_ever()],
+    "sampled_hit": [lambda *args: _for_ever()],
+    "shift": [lambda playlist: _for_ever()],
+}
+
+
+def _for_ever(swallow=False):
+    while True:
+        try:
+            sum(range(1000))
+        except Exception:
+            if not swallow:
+                raise
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, i) for name, variants in ENDLESS.items() for i in range(len(variants))]
+)
+def test_what_never_ends_is_stopped_and_named(name, index, monkeypatch):
+    monkeypatch.setattr(trying, "LIMIT", 0.3)
+    result = getattr(checks, name)(ENDLESS[name][index])
+    assert not result
+    assert result.text.startswith("✘ it must end")
+
+
+def test_nothing_is_left_of_a_time_limit_that_was_kept():
+    with trying.time_limit(0.05):
+        pass
+    time.sleep(0.2)  # the exception would come here
+    with pytest.raises(trying.TooLong), trying.time_limit(0.05):
+        _for_ever()
+
+
 def test_an_error_in_the_learners_code_is_shown_with_the_input_that_caused_it():
     def broken(playlist):
         return playlist[99]
@@ -471,7 +553,7 @@ def test_a_forgotten_return_is_named():
     assert "returns nothing" in checks.shift(lambda p: None).text
 
 
-# --- notebook 03 ------------------------------------------------------------------------------------------------------
+# --- notebooks 03 and 04 ------------------------------------------------------------------------------------------------------
 
 
 def _causal(length):
@@ -517,6 +599,24 @@ def _score(model, playlists, kept=lambda p, n: p[-n:], last=lambda ids: (ids > 0
     return model(ids)[torch.arange(len(ids)), last(ids)] @ model.table().T
 
 
+def _divided_again(q, k, v):
+    weights = (q @ k.T / q.shape[1] ** 0.5).softmax(-1).tril()
+    return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+def _cut(change):
+    def cut(layer, head):
+        width = layer.out.weight.shape[0] // layer.heads
+        change(layer, slice(head * width, (head + 1) * width))
+
+    return cut
+
+
+def _head_loss(weight, right):
+    on_right = (weight.softmax(0) * right).sum(1)
+    return -on_right[right.any(1)].log().mean()
+
+
 def _bias(weight, length, sign=1, future=-torch.inf, place=False):
     at = torch.arange(length)
     back = sign * (at[:, None] - at[None, :])
@@ -541,6 +641,7 @@ BROKEN |= {
         (lambda ids: _mask(ids, flat=True), "the shape is"),
         (lambda ids: _mask(ids).float(), "True and False"),
         (lambda ids: _mask(ids) & ~torch.eye(ids.shape[1], dtype=torch.bool), "itself"),
+        (lambda ids: _mask(ids) | (ids == 0)[:, None, :, None], "nobody, padded or not, sees the future"),
     ],
     "masked_attention": [
         (lambda q, k, v: (q @ k.T / q.shape[1] ** 0.5).softmax(-1).tril() @ v, "the future leaks"),
@@ -551,18 +652,22 @@ BROKEN |= {
         (lambda q, k, v: _attend(q, k, v, _causal(len(q)).T), "the future leaks"),
         (lambda q, k, v: _attend(q, k, v, _causal(len(q)), scaled=False), "divided by"),
         (lambda q, k, v: 2 * _attend(q, k, v, _causal(len(q))), "sum to 1"),
+        (_divided_again, "left out before the softmax"),
     ],
     "padded_attention": [
         (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False, queries=True), "differs"),
         (lambda q, k, v, ids: _padded(q, k, v, ids, keys=False), "differs"),
         (lambda q, k, v, ids: _padded(q, k, v, ids), "0 / 0"),
         (lambda q, k, v, ids: _padded(q, k, v, ids, additive=True, clean=True), "gradients are finite"),
+        (lambda q, k, v, ids: _padded(q.detach(), k.detach(), v, ids, own=True), "none reaches q"),
+        (lambda q, k, v, ids: _padded(q, k.detach(), v, ids, own=True), "none reaches k"),
+        (torch.no_grad()(lambda q, k, v, ids: _padded(q, k, v, ids, own=True)), "hands none"),
     ],
     "score_newest": [
         (lambda model, playlists: _score(model, playlists, kept=lambda p, n: p[:n]), "the newest tracks are kept"),
         (lambda model, playlists: _score(model, playlists, last=lambda ids: -1), "the last real track decides"),
         (lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1)), "IndexError"),
-        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1, left=True), "the last real track decides"),
+        (lambda model, playlists: _score(model, playlists, last=lambda ids: -1, left=True), "pads on the right"),
         (
             lambda model, playlists: _score(model, playlists, last=lambda ids: (ids > 0).sum(1).min() - 1),
             "nothing to do with each other",
@@ -573,15 +678,32 @@ BROKEN |= {
         (lambda weight, length: _bias(weight, length, sign=-1), "distance i - j"),
         (lambda weight, length: _bias(weight, length, place=True), "distance i - j"),
         (lambda weight, length: _bias(weight[:1], length), "the shape is"),
+        (lambda weight, length: _bias(weight.detach(), length), "hands them no gradient"),
+    ],
+    "cut_head": [
+        (_cut(lambda layer, own: layer.out.weight[own].zero_()), "columns"),
+        (_cut(lambda layer, own: layer.qkv.weight[own].zero_()), "in the map W^O"),
+        (_cut(lambda layer, own: layer.out.weight.zero_()), "other heads go on"),
+        (_cut(lambda layer, own: (layer.out.weight[:, own].zero_(), layer.out.bias.zero_())), "changes out.bias"),
+        (_cut(lambda layer, own: layer.out.weight[:, own].mul_(0.5)), "nothing of the head is left"),
+        (lambda layer, head: layer.heads[head], "TypeError"),
+    ],
+    "head_loss": [
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).mean(), "half of the weight"),
+        (lambda weight, right: -(weight * right).sum(1).mean(), "half of the weight"),
+        (lambda weight, right: -(weight.softmax(0).log() * right).sum(1).mean(), "softmax, and all of them are right"),
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).log().sum(), "the mean"),
+        (lambda weight, right: -(weight.softmax(0) * right).sum(1).log().mean(), "leave it out"),
+        (lambda weight, right: _head_loss(weight.detach(), right), "no gradient"),
     ],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "index"), [(name, i) for name in ("attention_row", "allowed_mask", "masked_attention", "padded_attention",
-                                               "score_newest", "distance_bias") for i in range(len(BROKEN[name]))]
+                                               "score_newest", "distance_bias", "cut_head", "head_loss") for i in range(len(BROKEN[name]))]
 )  # fmt: skip
-def test_a_broken_variant_of_notebook_03_is_found_and_named(name, index):
+def test_a_broken_variant_of_notebooks_03_and_04_is_found_and_named(name, index):
     test_a_broken_variant_is_found_and_named(name, index)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 import struct
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 
 from sasrec_utils.course import plots
 
@@ -43,7 +46,9 @@ CALLS = {
     ),
     "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
     "continuation": lambda: plots.continuation(
-        [1, 5], {"NDCG": {"a": [0.1, 0.2]}, "clicks": {"a": [3.0, 2.0]}}, "More seeds help"
+        [1, 5],
+        {"NDCG": {"a": [(0.1, 0.05, 0.2), (0.2, 0.1, 0.3)]}, "clicks": {"a": [(3.0, 2.5, 3.5), (2.0, 1.5, 2.5)]}},
+        "More seeds help",
     ),
 }
 CALLS |= {
@@ -93,7 +98,8 @@ def test_every_figure_has_a_title_that_fits_and_axes_with_names(name):
     titles = [figure._suptitle] if figure._suptitle else [axes._left_title for axes in figure.axes]
     assert titles[0].get_text()
     assert titles[0].get_window_extent().x1 <= figure.bbox.x1 + 1
-    assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
+    for axes in figure.axes:  # a single row or column of a matrix may have its name at its tick
+        assert axes.get_xlabel() or axes.get_ylabel() or any(tick.get_text() for tick in axes.get_yticklabels())
 
 
 @pytest.fixture
@@ -190,7 +196,7 @@ def test_the_mask_of_the_shift_hides_the_answer_of_every_row_but_the_last():
     assert sum(text.get_text() == "★" for text in axes.texts) == 1
 
 
-# --- notebook 03 ------------------------------------------------------------------------------------------------------
+# --- notebooks 03 and 04 ----------------------------------------------------------------------------------------------
 
 TINY = np.array([[1.0, -0.5], [0.25, 0.0]])
 CALLS |= {
@@ -200,6 +206,9 @@ CALLS |= {
     "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
     "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
     "wiring": plots.wiring,
+    "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),
+    "split_heads": lambda: plots.split_heads(TINY, 2, ["a", "b"], ["Nuria", "loud"], "Cut in two"),
+    "effects": lambda: plots.effects(["cut", "flat"], {"seed 0": [(0.5, 0.4, 0.6), (-0.2, -0.3, -0.1)]}, "nats", "Cut costs"),
 }  # fmt: skip
 WORDS |= {
     "matrices": "the last row, b: “x” 0.25, 0; “y” 0.5, 0",
@@ -208,6 +217,9 @@ WORDS |= {
     "cost": "N from 1 to 10 takes 1.0 to 10.0 ms (formula 2.0 to 20.0)",
     "by_distance": "1: 1 back 0.70, nothing 0.10; 2: 1 back 0.20, nothing 0.70",
     "wiring": "x + f(LN(x))",
+    "one_query": "old 0.62 and 0.62, new 0.12 and 0.38. It takes home Nuria 1.43, loud −0.62",
+    "split_heads": "head 1 has Nuria; head 2 has loud",
+    "effects": "nats. cut: seed 0 0.50 (0.40 to 0.60); flat: seed 0 -0.20 (-0.30 to -0.10)",
 }
 
 
@@ -216,6 +228,31 @@ def test_a_mask_hatches_what_is_false_and_small_numbers_are_written_short():
     assert sum(patch.get_hatch() == "////" for patch in axes.patches) == 3
     axes = CALLS["matrices"]().figure.axes[0]
     assert [text.get_text() for text in axes.texts] == ["1", "−0.5", "0.25", "0"]
+
+
+def test_columns_and_keys_have_names():
+    figure = plots.matrices({"x": TINY}, ["a", "b"], "Named", columns=["Nuria", "loud"]).figure
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["Nuria", "loud"]
+    axes = CALLS["attention"]().figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    assert plots.attention(np.eye(2)[None], ["a", "b"], finding="A finding").figure._suptitle.get_text() == "A finding"
+
+
+def test_figures_on_dark_cells_are_white():
+    axes = plots.attention(np.array([[[1.0, 0.0], [0.2, 0.8]]]), ["a", "b"]).figure.axes[0]
+    assert [(text.get_text(), text.get_color()) for text in axes.texts] == [
+        ("1", "white"), (".20", "black"), (".80", "white"),
+    ]  # fmt: skip
+
+
+def test_the_picture_of_one_query_is_attention():
+    """Products over the scale, softmax, and the sum of weighted values, as PyTorch has them."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(1, 3)), rng.normal(size=(4, 3)), rng.normal(size=(4, 3))
+    told = plots.one_query(list("abcd"), ["x", "y", "z"], q[0], k, v, "One", 3**0.5).words
+    wanted = F.scaled_dot_product_attention(*map(torch.from_numpy, (q, k, v)))[0].tolist()
+    found = [float(x.replace("−", "-")) for x in re.findall(r"[xyz] (−?[\d.]+)(?:,|\.$)", told.split("takes home")[1])]
+    assert found == pytest.approx(wanted, abs=0.006)
 
 
 def test_where_nothing_is_lacking_nothing_is_said_about_it():

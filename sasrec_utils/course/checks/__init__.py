@@ -13,7 +13,6 @@ in notebooks 00 to 07, their solutions in `notebooks/solutions`.
 from sasrec_utils.course.checks.attention import (
     allowed_mask,
     attention_row,
-    distance_bias,
     masked_attention,
     padded_attention,
     score_newest,
@@ -33,6 +32,7 @@ from sasrec_utils.course.checks.explore import (
     slice_order,
     unseen_share,
 )
+from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
 from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
 from sasrec_utils.course.checks.start import next_tracks, rank_of, share_of_best
@@ -54,9 +54,11 @@ __all__ = [
     "attention_row",
     "bucket",
     "collision",
+    "cut_head",
     "diagnoses",
     "difference_interval",
     "distance_bias",
+    "head_loss",
     "early_stop",
     "hidden_leak",
     "honest_rank",

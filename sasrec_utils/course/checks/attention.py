@@ -1,14 +1,13 @@
-"""Checks of notebook 03: masks, attention and positions."""
+"""Checks of notebook 03: masks, attention, and the state that scores the next track."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from sasrec_utils.course.checks.trying import Violated, check, plain
+from sasrec_utils.course.checks.trying import Violated, check, plain, tensor
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.sequences import Sequences
 
@@ -41,24 +40,9 @@ def attention_row(answer: list[float]) -> None:
         raise Violated("the weights stand to each other as e^0 = 1 and e^1.1 ≈ 3")
 
 
-def _tensor(function: Callable, args: tuple, shape: tuple[int, ...], shown: str) -> torch.Tensor:
-    """The tensor that the learner's function returns, of the right shape; `shown` is the call as a reader knows it."""
-    try:
-        got = function(*args)
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raise Violated(f"it must not fail: {shown} raises {type(error).__name__}: {error}") from None
-    if not isinstance(got, torch.Tensor):
-        raise Violated(f"it returns a tensor: {shown} gives {type(got).__name__}")
-    if tuple(got.shape) != shape:
-        raise Violated(f"the shape is {list(shape)}: {shown} gives {list(got.shape)}")
-    return got
-
-
 @check("real positions see real tracks up to themselves, True = may attend, and no row is empty")
 def allowed_mask(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Exercise 03.2: the mask [B, 1, L, L] of a batch of ids [B, L], padded on either side."""
+    """Exercise 03.3: the mask [B, 1, L, L] of a batch of ids [B, L], padded on either side."""
     for rows in (
         [[7]],
         [[7, 8]],
@@ -72,15 +56,16 @@ def allowed_mask(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
         ids = torch.tensor(rows)
         B, L = ids.shape
         shown = f"{function.__name__}({rows})"
-        got = _tensor(function, (ids,), (B, 1, L, L), shown)
+        got = tensor(function, (ids,), (B, 1, L, L), shown)
         if got.dtype != torch.bool:
             raise Violated(f"a mask is made of True and False: {shown} is {str(got.dtype).removeprefix('torch.')}")
         for b, i, j in itertools.product(range(B), range(L), range(L)):
             may, where = bool(got[b, 0, i, j]), f"{shown}, query {i}, key {j}"
-            if ids[b, i] == 0:
-                continue  # what a padded position sees means nothing, if it sees something
             if j > i and may:
-                raise Violated(f"nobody sees the future, and True = may attend: {where} is True")
+                who = "nobody, padded or not, sees" if ids[b, i] == 0 else "nobody sees"
+                raise Violated(f"{who} the future, and True = may attend: {where} is True")
+            if ids[b, i] == 0:
+                continue  # what a padded position sees of the past means nothing, if it sees something
             if j <= i and ids[b, j] == 0 and may:
                 raise Violated(f"padding is no track to look at: {where} is True")
             if j <= i and ids[b, j] > 0 and not may:
@@ -97,10 +82,10 @@ def _reference_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allo
 
 @check("each row is a weighted mean of the past, and the future changes nothing")
 def masked_attention(function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-    """Exercise 03.3, find the bug: causal attention, q, k, v [L, d] → [L, d]."""
+    """Exercise 03.2, find the bug: causal attention, q, k, v [L, d] → [L, d]."""
     name = function.__name__
     zero = torch.zeros(1, 1)
-    got = _tensor(function, (zero, zero, torch.ones(1, 1)), (1, 1), f"{name}(q, k, v) of one track")
+    got = tensor(function, (zero, zero, torch.ones(1, 1)), (1, 1), f"{name}(q, k, v) of one track")
     if not got.isfinite().all():
         raise Violated("a track alone sees itself: with one track the result is not a number")
     if abs(float(got) - 1) > 1e-5:
@@ -109,19 +94,27 @@ def masked_attention(function: Callable[[torch.Tensor, torch.Tensor, torch.Tenso
     for L, d in ((2, 1), (3, 4), (6, 3)):
         q, k, v = torch.randn(3, L, d, generator=generator)
         shown = f"{name}(q, k, v) of {L} tracks"
-        got = _tensor(function, (q, k, v), (L, d), shown)
+        got = tensor(function, (q, k, v), (L, d), shown)
         if not got.isfinite().all():
             raise Violated(f"every row sees at least itself: {shown} holds a NaN")
         k2, v2 = k.clone(), v.clone()
         k2[-1], v2[-1] = 9.0, 9.0
-        again = _tensor(function, (q, k2, v2), (L, d), shown)
+        again = tensor(function, (q, k2, v2), (L, d), shown)
         if not torch.allclose(again[:-1], got[:-1], atol=1e-6):
             t = int((again[:-1] - got[:-1]).abs().amax(1).argmax())
             raise Violated(f"the future leaks: of {L} tracks, another last one changes the result at place {t}")
-        ones = _tensor(function, (q, k, torch.ones(L, d)), (L, d), shown)
+        ones = tensor(function, (q, k, torch.ones(L, d)), (L, d), shown)
         if not torch.allclose(ones, torch.ones(L, d), atol=1e-5):
             t = int((ones - 1).abs().amax(1).argmax())
             raise Violated(f"weights sum to 1: with all values 1 place {t} of {L} gets {float(ones[t, 0]):.3f}")
+        k3 = k.clone()
+        k3[-1] = 1000 * q[0].sign()
+        again = tensor(function, (q, k3, v), (L, d), shown)
+        if not torch.allclose(again[:1], v[:1], atol=1e-5):
+            raise Violated(
+                "the future is left out before the softmax: a later product that outweighs all others "
+                f"makes place 0 of {L} {again[0].tolist()} instead of its own value"
+            )
         wanted = _reference_attention(q, k, v, torch.ones(L, L).tril().bool())
         if not torch.allclose(got, wanted, atol=1e-5):
             raise Violated(
@@ -138,7 +131,7 @@ def padded_attention(function: Callable[..., torch.Tensor]) -> None:
         L, real = len(row), ids > 0
         q, k, v = (part.requires_grad_() for part in torch.randn(3, L, 2, generator=generator))
         shown = f"{function.__name__}(q, k, v, {row})"
-        got = _tensor(function, (q, k, v, ids), (L, 2), shown)
+        got = tensor(function, (q, k, v, ids), (L, 2), shown)
         if not got[real].isfinite().all():
             raise Violated(
                 f"real tracks get numbers: {shown} has a NaN at place {int((~got.isfinite()).any(1).nonzero()[0])}"
@@ -150,10 +143,28 @@ def padded_attention(function: Callable[..., torch.Tensor]) -> None:
                 raise Violated(f"the result is that of the playlist without its padding: {shown} differs")
         if not got.isfinite().all():
             raise Violated(f"a row that sees nothing is 0 / 0: {shown} has a NaN at a padded place, and it spreads")
-        got[real].sum().backward()
-        for name, part in (("q", q), ("k", k), ("v", v)):
-            if part.grad is not None and not part.grad.isfinite().all():
+        if not real.any():
+            continue
+        if not got.requires_grad:
+            raise Violated(f"training needs gradients: {shown} hands none to q, k and v (no_grad, detach or .data?)")
+        push = torch.randn(L, 2, generator=generator) * real[:, None]  # another direction for every number
+        gradients = torch.autograd.grad((got * push).sum(), (q, k, v), allow_unused=True)
+        right = torch.autograd.grad((wanted * push[real]).sum(), (q, k, v))
+        for name, found, expected in zip("qkv", gradients, right, strict=True):
+            if found is None or (not found.any() and expected.abs().max() > 1e-6):
+                raise Violated(f"training needs gradients: after {shown} none reaches {name}")
+            if not found.isfinite().all():
                 raise Violated(f"gradients are finite too: after {shown} that of {name} holds a NaN")
+            if not torch.allclose(found, expected, atol=1e-5):
+                raise Violated(f"the gradient is that of the playlist without its padding: of {name}, {shown} differs")
+
+
+def _padded_on_the_left(model: SASRec, playlists: list[list[int]]) -> torch.Tensor:
+    """What comes out when short playlists are moved to the end of the row: the newest tracks, at other places."""
+    L = model.config.max_len
+    ids = torch.tensor([[0] * (L - len(playlist[-L:])) + playlist[-L:] for playlist in playlists])
+    with torch.no_grad():
+        return model(ids)[:, -1] @ model.table().T
 
 
 @check("the newest tracks count, the last real one decides, and neighbours in the batch change nothing")
@@ -176,23 +187,13 @@ def score_newest(function: Callable[[SASRec, list[list[int]]], torch.Tensor]) ->
     for playlists, rule in cases:
         shown = f"{function.__name__}(model, {playlists})"
         with torch.no_grad():
-            got = _tensor(function, (model, playlists), (len(playlists), N + 1), shown)
+            got = tensor(function, (model, playlists), (len(playlists), N + 1), shown)
         wanted = torch.from_numpy(model.score(Sequences.from_lists(playlists)))
         if not torch.allclose(got[:, 1:], wanted[:, 1:], atol=1e-4):
+            if torch.allclose(got[:, 1:], _padded_on_the_left(model, playlists)[:, 1:], atol=1e-4):
+                raise Violated(
+                    "this model pads on the right and counts places from the start of the row: padding on the left "
+                    f"moves every track to a later place, and is looked at; {shown} has the scores of that"
+                )
             row = int((got - wanted)[:, 1:].abs().amax(1).argmax())
             raise Violated(f"{rule}: {shown} has other scores in row {row}")
-
-
-@check("one weight for each head and distance, whatever the place, and -inf in the future")
-def distance_bias(function: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
-    """Exercise 03.6: weights [H, M] of the distances 0…M-1 → what is added to the scores, [H, L, L]."""
-    for H, M, L in ((1, 1, 1), (1, 2, 2), (2, 3, 3), (2, 5, 3)):
-        weight = torch.arange(1.0, H * M + 1).view(H, M)
-        shown = f"{function.__name__}({weight.tolist()}, {L})"
-        got = _tensor(function, (weight, L), (H, L, L), shown)
-        for h, i, j in itertools.product(range(H), range(L), range(L)):
-            value, where = float(got[h, i, j]), f"{shown}, head {h}, query {i}, key {j}"
-            if j > i and value != -np.inf:
-                raise Violated(f"the future gets -inf: {where} is {value:g}")
-            if j <= i and value != weight[h, i - j]:
-                raise Violated(f"the weight of distance i - j: {where} is {value:g}, wanted {weight[h, i - j]:g}")

@@ -169,22 +169,30 @@ def against_claim(
 
 
 @styled
-def continuation(seeds: Sequence[int], metrics: Mapping[str, Mapping[str, Sequence[float]]], finding: str) -> Picture:
-    """A panel per metric, a line per model over the number of seed tracks. Taught in notebook 06 §8."""
+def continuation(
+    seeds: Sequence[int], metrics: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], finding: str
+) -> Picture:
+    """A panel per metric, a line per model over the number of seed tracks: (mean, low, high) each. Notebook 06 §8."""
     figure = Figure(figsize=(8.6, 3.5), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(metrics)))
     for axes, (metric, models) in zip(panels, metrics.items(), strict=True):
-        for (name, values), (colour, marker, style) in zip(models.items(), CYCLE, strict=False):
-            axes.plot(range(len(seeds)), values, color=colour, marker=marker, linestyle=style, label=name)
+        top = 0.0
+        for index, (name, values) in enumerate(models.items()):
+            colour, marker, style = CYCLE[index]
+            mean, low, high = np.array(values, dtype=float).T
+            place = np.arange(len(seeds)) + 0.07 * (index - (len(models) - 1) / 2)  # beside each other, to be told apart
+            axes.errorbar(place, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, linestyle=style,
+                          capsize=2, linewidth=1.4, label=name)  # fmt: skip
+            top = max(top, high.max())
         axes.set_xticks(range(len(seeds)), seeds)
-        axes.set_ylim(0, max(max(values) for values in models.values()) * 1.1)
+        axes.set_ylim(0, top * 1.08)
         axes.set(xlabel="seed tracks")
         axes.set_title(metric, fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
     each = [
-        f"{metric}: " + ", ".join(f"{name} {' '.join(f'{v:.3f}' for v in values)}" for name, values in models.items())
+        f"{metric}: " + ", ".join(f"{name} {' '.join(f'{v[0]:.3f}' for v in values)}" for name, values in models.items())
         for metric, models in metrics.items()
     ]
     return Picture(figure, f"with {', '.join(map(str, seeds))} seeds, {'; '.join(each)}.")
