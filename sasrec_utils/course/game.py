@@ -21,7 +21,7 @@ from sasrec_utils.sequences import Dataset, Sequences, leave_last_out
 from sasrec_utils.world import Oracle, World
 
 SHOWN = 8  # tracks of the playlist that are shown, the newest ones
-ARTIST = "You have not guessed yet. Write an artist's name between quotes, as the table spells it, and run this again."
+ARTIST = "You have not guessed yet. Write an artist's name between quotes and run this again."
 TRACK = "You have not picked yet. Write a number from 1 to 10 instead of None, and run this again."
 
 
