@@ -41,7 +41,8 @@ def main() -> None:
     for seed in range(args.seeds):
         for scores in ("float32", "bfloat16"):
             history = fit(
-                SASRec(shape, seed=seed), data.train, data.valid, replace(plan, scores=scores, seed=seed, epochs=args.epochs), progress=False
+                SASRec(shape, seed=seed), data.train, data.valid,
+                replace(plan, scores=scores, seed=seed, epochs=args.epochs), progress=False
             )  # fmt: skip
             best = history.loc[history["valid_ndcg@10"].idxmax()]
             row = [best["valid_loss"], best["valid_recall@10"], best["valid_ndcg@10"]]

@@ -11,7 +11,7 @@ stays bounded at any catalogue size (a batch of 128 × 50 positions over 2.26 mi
 | `bce_loss` | one negative of each position | Kang & McAuley 2018, section 3.5 |
 | `gbce_loss` | some negatives of each position | gSASRec, Petrov & Macdonald, RecSys 2023, equation 12 |
 
-Taught in notebook 04 §7.
+Taught in notebook 05 §7.
 """
 
 from __future__ import annotations

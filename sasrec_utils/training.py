@@ -2,7 +2,7 @@
 
 `fit` trains a SASRec on playlists, watches NDCG@10 on validation playlists after every epoch, keeps the best weights
 and stops when nothing improves any more. Lightning Fabric chooses device and precision and, under `torchrun`, spreads
-the same loop over several processes. What it leaves on disk is in `checkpoints`. Taught in notebook 04.
+the same loop over several processes. What it leaves on disk is in `checkpoints`. Taught in notebook 05.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ __all__ = ["CheckpointError", "Objective", "TrainConfig", "fit", "load", "recipe
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell the precision, as our headline does
 
 # How many negatives each position gets: none needed by the softmax, the paper's one, and as many as were measured to
-# come near the softmax (notebook 04 §7).
+# come near the softmax (notebook 05 §7).
 NEGATIVES = {"softmax": 0, "sampled_softmax": 16, "bce": 1, "gbce": 16}
 LOSSES = tuple(NEGATIVES)
 OWN_NUMBERS = 1 << 26  # numbers in the vectors of the negatives that exist at one time (256 MB)
 HALF_SOFTMAX = 8_000  # tracks; from here on bfloat16 scores save time
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
-FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (notebook 04 §9)
+FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (notebook 05 §9)
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
 VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many for their ranks: a minute at any size

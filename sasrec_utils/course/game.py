@@ -51,7 +51,7 @@ class ArtistBack:
 
 
 class Game:
-    """One round: a test playlist whose next track is known to the models and hidden from you. `lab.new_game()` makes it.
+    """One round: a test playlist whose next track the models know and you do not. `lab.new_game()` makes it.
 
     `about`: one sentence on the model. `names`: titles of the test playlists. `world` is None for real playlists: then
     nobody knows the best possible answer, and the oracle is left out.
@@ -94,7 +94,7 @@ class Game:
     # --- what you see before you guess --------------------------------------------------------------------------------
 
     def playlist(self) -> pd.DataFrame:
-        """The newest tracks, the newest at the bottom: track, artist, genre; row: how many tracks back. Corner: the title."""
+        """The newest tracks, the newest at the bottom: track, artist, genre; row: how many back. Corner: the title."""
         table = self._named(self.histories[self.u][-SHOWN:])
         table.columns.name = self.picker.desk.title
         return table.set_axis([f"{SHOWN - i} back" for i in range(SHOWN)])

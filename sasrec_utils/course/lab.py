@@ -107,7 +107,8 @@ def open_data(progress: bool = True) -> Data:
 def new_game(round_number: int = 1, progress: bool = True) -> Game:
     """A round of guessing on the first test playlist that can be guessed, or on another one. Taught in notebook 00.
 
-    Data and model are opened as in `open_data` and `open_model`. Raises what these raise, and ValueError for a round that
+    Data and model are opened as in `open_data` and `open_model`. Raises what these raise, and ValueError for a round
+    that
     there is not.
     """
     from sasrec_utils.course.game import Game  # the picker's widget is heavy, and most notebooks do not need it

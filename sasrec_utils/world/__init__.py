@@ -10,7 +10,7 @@ project is generated. Because the law that made the playlists is known, so is th
     audio     genre and sound of the tracks
     writing   slices in the MPD's format
 
-Taught in notebooks 01 (the data) and 05 (the oracle as a yardstick).
+Taught in notebooks 01 (the data) and 06 (the oracle as a yardstick).
 """
 
 from sasrec_utils.world.audio import AUDIO, features

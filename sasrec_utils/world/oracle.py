@@ -20,7 +20,7 @@ class Oracle:
 
     The mechanism of every step is summed out, so only mood z and style s stay hidden, with the belief
     b(z, s) ∝ P(z) P(s) P(title word | z) Π_t p(x_t | x_<t, z, s), one factor for each track of the history; the
-    prediction is p(x | h) = Σ_zs b(z, s) p(x | h, z, s). One pass over the history. Taught in notebook 05.
+    prediction is p(x | h) = Σ_zs b(z, s) p(x | h, z, s). One pass over the history. Taught in notebook 06.
 
     `world_ids` int [M+1] is the world id of each model id (entry 0 is padding and is not used); the first `n_items`
     of them are scored. Ids above `n_items` are not scored but do inform the prediction: the oracle knows every track.
@@ -63,7 +63,7 @@ class Oracle:
 
         With `unseen_only` among the tracks that the playlist does not have yet, and x_t itself: the floor under
         `losses.unseen_softmax_loss`. A row that this law cannot make (in playlists from elsewhere) has -inf, and
-        changes no belief. Taught in notebook 04 §1.
+        changes no belief. Taught in notebook 05 §1.
         """
         out = np.empty(len(sequences.items))
         length = np.diff(sequences.offsets)

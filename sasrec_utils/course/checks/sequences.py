@@ -62,7 +62,7 @@ def leaks(answer: Mapping[str, str]) -> None:
     _labels(
         answer,
         _LEAKS,
-        "Ask of each: can a row of a test playlist be trained on? And does anything that training uses count its plays?",
+        "Ask of each: can a row of a test playlist be trained on? Does anything that training uses count its plays?",
     )
 
 
@@ -101,7 +101,7 @@ def honest_split(function: Callable[[int, int], tuple[list[int], list[int]]]) ->
 
 @check("dealt honestly, and still the test is answered by heart: a split by playlist cannot see copies")
 def hidden_leak(function: Callable[[], tuple[list[list[int]], list[list[int]]]]) -> None:
-    """Exercise 02.6, stretch: training and test playlists, no row dealt twice, that someone who learns by heart aces."""
+    """Exercise 02.6, stretch: playlists, no row of them dealt twice, that someone who learns by heart aces."""
     got = call(function)
     if not isinstance(got, tuple | list) or len(got) != 2:
         raise Violated(f"it returns training and test playlists: {function.__name__}() gives {got!r}")

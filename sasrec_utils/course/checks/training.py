@@ -89,8 +89,8 @@ def training_step(function: Callable) -> None:
     call(function, objective, optimizer, ids, targets)
     if not math.isclose(objective.weight.item(), 0.75):
         raise Violated(
-            "the last step's gradients must be cleared: after two steps from 0 with rate 0.25 the weight should be 0.75, "
-            f"and it is {objective.weight.item():g}"
+            "the last step's gradients must be cleared: after two steps from 0 with rate 0.25 the weight should be "
+            f"0.75, and it is {objective.weight.item():g}"
         )
     if not all(objective.modes):
         raise Violated("dropout works in training mode only: call objective.train(), validation has left eval mode on")

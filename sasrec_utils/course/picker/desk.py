@@ -386,8 +386,8 @@ class Desk:
             )
         control_words = (
             f"It looks most at row {places[top] + 1} ({share(drawn[top])}); with the earlier tracks shuffled, whatever "
-            f"stands there gets {share(expected[top])}: that much belongs to the place, not to the track. A weight says "
-            "where a head looks, not what it changes."
+            f"stands there gets {share(expected[top])}: that much belongs to the place, not to the track. A weight "
+            "says where a head looks, not what it changes."
         )
         return {"heads": heads, "control": control_words, "bars": "where the newest track looks"}
 

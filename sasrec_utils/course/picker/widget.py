@@ -26,7 +26,8 @@ HERE = Path(__file__).parent
 # What a hand in the browser may set off: the name it sends, and the arguments that go with it.
 ACTIONS = {
     "choose": ("row",), "add": ("track",), "remove": ("at",), "move": ("at", "to"), "go_on": (), "undo": (),
-    "restart": (), "empty": (), "compare": ("model", "beside"), "turn": ("settings",), "ask": ("track", "row"), "paste": ("text",),
+    "restart": (), "empty": (), "compare": ("model", "beside"), "turn": ("settings",), "ask": ("track", "row"),
+    "paste": ("text",),
     "guess_next": (), "guess": ("track",), "another": (), "stop_guessing": (),
 }  # fmt: skip
 
@@ -37,8 +38,8 @@ class PlaylistPicker(anywidget.AnyWidget):
     `recommenders`: by name; the last one is asked, the one before it stands beside it. `playlists`: in model ids,
     `names`: one each (None is allowed), `tracks`: a table whose row i is model id i + 1, unknown tracks included, with
     `track_uri`, `track_name`, `artist_name`, `album_name`. With `hide_last` the last track of each playlist is kept
-    back as the real next one. Whatever a hand can do, code can do by the same names: `choose(3)`, `remove(5)`, `add(17)`,
-    `undo()`, `go_on(5)`, `paste(text)`, `compare("oracle", "SASRec")`, `turn(shown=5)`, `guess_next()`; `ids`, `uris`,
+    back as the real next one. Whatever a hand can do, code can do by the same names: `choose(3)`, `remove(5)`,
+    `add(17)`, `undo()`, `go_on(5)`, `paste(text)`, `compare("oracle", "SASRec")`, `turn(shown=5)`, `guess_next()`; `ids`, `uris`,
     `answers`, `table()`, `why` and `export()` hold what is shown.
     """
 

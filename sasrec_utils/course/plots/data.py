@@ -82,15 +82,16 @@ def spread(plays: Mapping[str, np.ndarray], published: Mapping[float, float] | N
         often = int((ranked >= least).sum())
         tenth[name] = held[round(len(ranked) / 10) - 1]
         told.append(
-            f"{name}: the top 1 % of tracks hold {held[max(0, round(len(ranked) / 100) - 1)]:.1%} of plays, the top 10 % "
-            f"{tenth[name]:.1%}; {(ranked == 1).mean():.1%} of tracks are played once; {least} plays or more have "
+            f"{name}: the top 1 % of tracks hold {held[max(0, round(len(ranked) / 100) - 1)]:.1%} of plays, the top "
+            f"10 % {tenth[name]:.1%}; {(ranked == 1).mean():.1%} of tracks are played once; {least} plays or more have "
             f"{often / len(ranked):.1%} of tracks, with {held[often - 1] if often else 0:.1%} of plays"
         )
         if 0 < often < len(ranked):
             axes.plot(tracks[often - 1], held[often - 1], "o", markersize=9, markerfacecolor="none",
                       markeredgecolor="black")  # fmt: skip
             axes.annotate(
-                f"tracks with {least} plays or more:\n{often / len(ranked):.0%} of tracks, {held[often - 1]:.0%} of plays",
+                f"tracks with {least} plays or more:\n"
+                f"{often / len(ranked):.0%} of tracks, {held[often - 1]:.0%} of plays",
                 (tracks[often - 1], held[often - 1]), xytext=(0.42, 0.2), textcoords="axes fraction", fontsize=9,
                 va="center", arrowprops={"arrowstyle": "-", "lw": 0.8},
             )  # fmt: skip
@@ -121,7 +122,8 @@ def unseen(playlists: Sequence[int], share: np.ndarray, published: Mapping[int, 
     if published:
         axes.plot(list(published), list(published.values()), "s", color=OKABE_ITO["orange"], markersize=7)
         for at, value in published.items():
-            axes.annotate(f"the real set: {value:.1%}", (at, value), xytext=(0, 9), textcoords="offset points", fontsize=9,
+            axes.annotate(f"the real set: {value:.1%}", (at, value),
+                          xytext=(0, 9), textcoords="offset points", fontsize=9,
                           ha="left" if at < max(published) else "right")  # fmt: skip
         right, top = max(right, *published), max(top, *published.values())
     axes.set(xscale="log", xlim=(playlists[0] * 0.8, right * 1.8), ylim=(-0.01, top * 1.1))

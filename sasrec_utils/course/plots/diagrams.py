@@ -90,9 +90,9 @@ def journey(catalogue: Sequence[Sequence[int]], model: Sequence[Sequence[int]], 
     inputs = "; ".join(" ".join(str(int(i)) for i in row) for row in ids)
     return Picture(
         axes.figure,
-        f"a JSON file with {len(catalogue)} playlists becomes a table of {len(rows)} rows (playlist, catalogue id), the "
-        f"table becomes sequences of model ids ({'; '.join(' '.join(map(str, p)) for p in model)}), and all but the last "
-        f"track of each become the rows of a batch, filled up with 0: {inputs}.",
+        f"a JSON file with {len(catalogue)} playlists becomes a table of {len(rows)} rows (playlist, catalogue id), "
+        f"the table becomes sequences of model ids ({'; '.join(' '.join(map(str, p)) for p in model)}), and all but the "
+        f"last track of each become the rows of a batch, filled up with 0: {inputs}.",
     )
 
 
@@ -142,8 +142,10 @@ def shift(playlist: Sequence[int]) -> Picture:
         for column in range(n):
             seen = column <= row
             x = left + size * column
-            axes.add_patch(Rectangle((x, y), size * 0.94, size * 0.94, linewidth=0.9, edgecolor=INK if seen else "#B5B5B5",
-                                     facecolor=_colour(inputs[column]) if seen else "white", hatch="" if seen else "////"))  # fmt: skip
+            axes.add_patch(Rectangle((x, y), size * 0.94, size * 0.94, linewidth=0.9,
+                                     edgecolor=INK if seen else "#B5B5B5",
+                                     facecolor=_colour(inputs[column]) if seen else "white",
+                                     hatch="" if seen else "////"))  # fmt: skip
             if seen:
                 axes.text(x + size * 0.47, y + size * 0.47, str(inputs[column]), fontsize=10, ha="center", va="center")
             elif column == row + 1:
@@ -154,8 +156,8 @@ def shift(playlist: Sequence[int]) -> Picture:
     sees = "; ".join(f"{' '.join(map(str, inputs[: t + 1]))} to predict {targets[t]}" for t in range(n))
     return Picture(
         axes.figure,
-        f"inputs {' '.join(map(str, inputs))}, targets {' '.join(map(str, targets))}. With the mask each position sees the "
-        f"inputs up to its own: {sees}. The input after it, which is its target, is hidden.",
+        f"inputs {' '.join(map(str, inputs))}, targets {' '.join(map(str, targets))}. With the mask each position sees "
+        f"the inputs up to its own: {sees}. The input after it, which is its target, is hidden.",
     )
 
 

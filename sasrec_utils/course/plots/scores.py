@@ -180,7 +180,7 @@ def continuation(
         for index, (name, values) in enumerate(models.items()):
             colour, marker, style = CYCLE[index]
             mean, low, high = np.array(values, dtype=float).T
-            place = np.arange(len(seeds)) + 0.07 * (index - (len(models) - 1) / 2)  # beside each other, to be told apart
+            place = np.arange(len(seeds)) + 0.07 * (index - (len(models) - 1) / 2)  # side by side
             axes.errorbar(place, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, linestyle=style,
                           capsize=2, linewidth=1.4, label=name)  # fmt: skip
             top = max(top, high.max())
@@ -192,7 +192,8 @@ def continuation(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
     each = [
-        f"{metric}: " + ", ".join(f"{name} {' '.join(f'{v[0]:.3f}' for v in values)}" for name, values in models.items())
+        f"{metric}: "
+        + ", ".join(f"{name} {' '.join(f'{v[0]:.3f}' for v in values)}" for name, values in models.items())
         for metric, models in metrics.items()
     ]
     return Picture(figure, f"with {', '.join(map(str, seeds))} seeds, {'; '.join(each)}.")
