@@ -39,8 +39,8 @@ class PlaylistPicker(anywidget.AnyWidget):
     `names`: one each (None is allowed), `tracks`: a table whose row i is model id i + 1, unknown tracks included, with
     `track_uri`, `track_name`, `artist_name`, `album_name`. With `hide_last` the last track of each playlist is kept
     back as the real next one. Whatever a hand can do, code can do by the same names: `choose(3)`, `remove(5)`,
-    `add(17)`, `undo()`, `go_on(5)`, `paste(text)`, `compare("oracle", "SASRec")`, `turn(shown=5)`, `guess_next()`; `ids`, `uris`,
-    `answers`, `table()`, `why` and `export()` hold what is shown.
+    `add(17)`, `undo()`, `go_on(5)`, `paste(text)`, `compare("oracle", "SASRec")`, `turn(shown=5)`, `guess_next()`;
+    `ids`, `uris`, `answers`, `table()`, `why` and `export()` hold what is shown.
     """
 
     _esm = HERE / "picker.js"

@@ -91,8 +91,8 @@ def journey(catalogue: Sequence[Sequence[int]], model: Sequence[Sequence[int]], 
     return Picture(
         axes.figure,
         f"a JSON file with {len(catalogue)} playlists becomes a table of {len(rows)} rows (playlist, catalogue id), "
-        f"the table becomes sequences of model ids ({'; '.join(' '.join(map(str, p)) for p in model)}), and all but the "
-        f"last track of each become the rows of a batch, filled up with 0: {inputs}.",
+        f"the table becomes sequences of model ids ({'; '.join(' '.join(map(str, p)) for p in model)}), and all but "
+        f"the last track of each become the rows of a batch, filled up with 0: {inputs}.",
     )
 
 
