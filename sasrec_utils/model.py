@@ -450,7 +450,7 @@ class SASRec(nn.Module):
         scores = scores.float().cpu().numpy()
         scores[known.lengths == 0] = -np.arange(self.n_items + 1)
         if was_training:
-            self.train()
+            super().train()  # not our own `train`, which would give up a kept table: no weight has changed
         return scores
 
     @contextmanager

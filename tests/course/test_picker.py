@@ -669,7 +669,7 @@ def test_the_widget_and_its_twin_are_two_outputs(picker, monkeypatch):
     monkeypatch.setattr("sasrec_utils.course.picker.widget.display", lambda data, **_: shown.append(set(data)))
     picker._ipython_display_()
     view = "application/vnd.jupyter.widget-view+json"
-    assert shown == [{view, "text/plain"}, {"text/html", "text/plain"}]
+    assert shown == [{view}, {"text/html", "text/plain"}]
 
 
 def test_a_picker_without_playlists_is_empty():

@@ -258,7 +258,8 @@ class PlaylistPicker(anywidget.AnyWidget):
         """The widget and, after it, its twin in plain HTML. The page hides the twin while the widget lives there."""
         bundle = self._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        display({**data, "text/plain": repr(self)}, metadata=metadata, raw=True)
+        view = "application/vnd.jupyter.widget-view+json"
+        display({view: data[view]}, metadata=metadata, raw=True)
         display({"text/html": self.twin(), "text/plain": repr(self)}, raw=True)
 
     def twin(self) -> str:
