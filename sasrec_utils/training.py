@@ -7,6 +7,7 @@ the same loop over several processes. What it leaves on disk is in `checkpoints`
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import logging
@@ -544,7 +545,15 @@ def _fabric(config: TrainConfig) -> Fabric:
             f"accelerator {accelerator!r} cannot be used on this machine with precision {precision!r} ({reason})"
         ) from error
     fabric.launch()
+    if world > 1:
+        # Fabric leaves NCCL's group at exit, but not gloo's: its threads then end a process with SIGABRT now and then.
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _headline(run: _Run, n_valid: int) -> str:

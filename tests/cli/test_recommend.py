@@ -90,7 +90,7 @@ def test_tracks_finds_names(made):
     nothing = sasrec("tracks", f"{known['artist_name']} - {known['track_name']}"[1:] + "q", "--data-dir", data)
     assert nothing.code == 1 and nothing.out == "" and known["track_name"] in nothing.err
     assert sasrec("tracks", "?!", "--data-dir", data).code == 1
-    refused(sasrec("tracks", "a", "--name", "other", "--data-dir", data), "train a model there first")
+    refused(sasrec("tracks", "a", "--name", "never-trained", "--data-dir", data), "train a model there first")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
