@@ -357,7 +357,7 @@ def over_sizes(
 
 @styled
 def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]], finding: str) -> Picture:
-    """What a step costs against each size: name → (sizes, seconds, seconds by the formula). Taught in notebook 05 §3."""
+    """What a step costs against each size: name → (sizes, seconds, seconds by the formula). Notebook 05 §3."""
     figure = Figure(figsize=(8.6, 3.3), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(measured), sharey=True))
     each = []

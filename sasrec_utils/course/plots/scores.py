@@ -119,7 +119,8 @@ def curves(
     if log:
         axes.set_xscale("log")
         axes.set_xlim(min(x) * 0.85, right**1.35 / min(x) ** 0.35)
-        axes.set_xticks([v for v in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if min(x) <= v <= right])
+        ticks = [first * 10**power for power in range(5) for first in (1, 2, 5)]
+        axes.set_xticks([tick for tick in ticks if min(x) <= tick <= right])
         thousands(axes.xaxis)
         axes.minorticks_off()
     else:
