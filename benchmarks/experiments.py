@@ -4,8 +4,7 @@
     python benchmarks/experiments.py ablation                # one change at a time, three seeds each (05 §8)
     python benchmarks/experiments.py wins                    # SASRec against counting, 500 to 12,000 playlists (06 §3)
     python benchmarks/experiments.py order                   # SASRec trained on shuffled playlists (06 §6)
-    python benchmarks/experiments.py like                    # SASRec on the long tail, tuned by fifteen trials (06 §10)
-    python benchmarks/experiments.py real LastFM.txt         # a public set: a line is `user item item …` (06 §11)
+    python benchmarks/experiments.py real LastFM.txt         # a public set: a line is `user item item …` (06 §10)
 
 Each adds rows (seed, seconds, numbers) to notebooks/data/experiments_<name>.csv and leaves out the runs whose rows are
 there: stop it whenever you like and start it again. `--minutes` starts no new run when so many have passed. Training is
@@ -20,6 +19,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -30,10 +30,10 @@ import torch
 from sasrec_utils.baselines import fit_baselines, tune_blend
 from sasrec_utils.course import lab
 from sasrec_utils.evaluation import compare, evaluate, log_likelihood
-from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.model import SASRec
 from sasrec_utils.sequences import Sequences, Vocabulary, leave_last_out, load_dataset
-from sasrec_utils.training import TrainConfig, fit, load, recipe
-from sasrec_utils.world import CALLBACK, MECHANISMS, MPD_LIKE, Oracle, World, load_world
+from sasrec_utils.training import fit, load, recipe
+from sasrec_utils.world import CALLBACK, MECHANISMS, Oracle, load_world
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 LABORATORY = ("few_tracks =", "shape = SASRecConfig", "plan = TrainConfig")  # the cells of notebook 05 that define it
@@ -81,13 +81,13 @@ def contest() -> Iterator[Run]:
     losses = ("softmax", "sampled_softmax", "gbce", "bce")
     for loss in losses:
         for rate in (3e-3, 1e-2, 3e-2):
-            yield {"part": "trial", "loss": loss, "lr": rate, "seed": 100}, lambda a=loss, b=rate: try_rate(a, b)
+            yield {"part": "trial", "loss": loss, "lr": rate, "seed": 100}, partial(try_rate, loss, rate)
     for loss in losses:
         trials = recorded("contest").query("part == 'trial' and loss == @loss")
         rate = float(trials.loc[trials["ndcg@10"].idxmax(), "lr"])
         for seed in range(3):
             named = {"part": "contest", "loss": loss, "lr": rate, "seed": seed}
-            yield named, lambda a=loss, b=rate, c=seed: compete(a, b, c)
+            yield named, partial(compete, loss, rate, seed)
 
 
 VARIANTS = {
@@ -132,7 +132,7 @@ def ablation() -> Iterator[Run]:
 
     for name, change in VARIANTS.items():
         for seed in range(3):
-            yield {"variant": name, "seed": seed}, lambda a=change, b=seed: measure(a, b)
+            yield {"variant": name, "seed": seed}, partial(measure, change, seed)
 
 
 # The default (teaching) world of notebook 06
@@ -208,14 +208,14 @@ def wins() -> Iterator[Run]:
 
     yield named("oracle", 0), know
     for size in SIZES:
-        yield named("item-kNN + Markov", size), lambda a=size: count(a)
+        yield named("item-kNN + Markov", size), partial(count, size)
     chosen = {}
     for size, (trials, _, of_ids) in SIZES.items():
         of = named("SASRec, ids only", size, "paper", of_ids)
-        yield of, lambda a=size, b=of_ids: attempt(a, "paper", b, 0)
+        yield of, partial(attempt, size, "paper", of_ids, 0)
         for kind, epochs in trials[: len(trials) if len(trials) > 1 else 0]:
             of = named("SASRec, trial", size, kind, epochs, 100)
-            yield of, lambda a=size, b=kind, c=epochs: attempt(a, b, c, 100, judge=False)
+            yield of, partial(attempt, size, kind, epochs, 100, judge=False)
         chosen[size] = trials[0]
         if len(trials) > 1:
             done = recorded("wins").query("model == 'SASRec, trial' and playlists == @size")
@@ -224,7 +224,7 @@ def wins() -> Iterator[Run]:
         for size, (kind, epochs) in chosen.items():
             if seed < SIZES[size][1]:
                 of = named("SASRec", size, kind, int(epochs), seed)
-                yield of, lambda a=size, b=kind, c=int(epochs), d=seed: attempt(a, b, c, d)
+                yield of, partial(attempt, size, kind, int(epochs), seed)
 
 
 # Playlists to train on: (recipe, epochs) of each trial, seeds of the chosen one, epochs of the one with ids only.
@@ -269,72 +269,7 @@ def order() -> Iterator[Run]:
         return rows
 
     for kind in kinds:
-        yield {"trained": kind, "seed": 0}, lambda a=kind: measure(a)
-
-
-# The long tail of notebook 06 §10
-
-
-def like() -> Iterator[Run]:
-    """SASRec on three slices of the `mpd-like` world: fifteen trials, as many as item-kNN has; the best, three seeds.
-
-    Slices, vocabulary, validation and test playlists are those of the notebook.
-    """
-    world = World(MPD_LIKE)
-    drawn = world.playlists(5_000)
-    tracks, rows = np.unique(drawn.tracks, return_inverse=True)
-    everything = Sequences((rows + 1).astype(np.int32), drawn.offsets)
-    parts = [everything.take(np.arange(*ends)) for ends in ((0, 3_000), (3_000, 3_500), (4_000, 5_000))]
-    vocabulary = Vocabulary.fit(parts[0], len(tracks), min_count=2)
-    train, chosen_by, test = (vocabulary.encode(part) for part in parts)
-    M = vocabulary.n_items
-    ids = np.concatenate([[-1], tracks[vocabulary.to_catalogue[1:] - 1]])
-    artist, album = (
-        np.concatenate([[0], np.unique(of[ids[1:]], return_inverse=True)[1] + 1]) for of in (world.artist, world.album)
-    )
-    asked, wanted = leave_last_out(test)
-    seen = train.keep(train.items <= M).last(51)
-    kept: list = []
-
-    def blend():
-        if not kept:
-            kept.append(evaluate(fit_baselines(train, M, *leave_last_out(chosen_by))[-1], asked, wanted))
-        return kept[0]
-
-    rng = np.random.default_rng(0)
-    trials = [
-        {
-            "lr": float(rng.choice([1e-3, 3e-3, 5e-3])),
-            "table_lr": float(rng.choice([0.5, 1.0, 5.0])),
-            "dropout": float(rng.choice([0.25, 0.5])),
-            "start": str(rng.choice(["noise", "counts"])),
-            "pointer": bool(rng.random() < 0.5),
-            "epochs": int(rng.choice([2, 4])),
-        }
-        for _ in range(15)
-    ]
-
-    def train_one(setting: dict, seed: int, judge: bool) -> list[dict]:
-        shape = SASRecConfig(M, dim=64, heads=4, max_len=50, dropout=setting["dropout"], positions="relative",
-                             tied=False, pointer=setting["pointer"], n_artists=int(artist.max()),
-                             n_albums=int(album.max()))  # fmt: skip
-        model = SASRec(shape, artist, album, seed=seed)
-        rest = {name: setting[name] for name in ("lr", "table_lr", "start", "epochs")}
-        loss = {"unseen_only": True} if setting["pointer"] else {"loss": "sampled_softmax"}
-        plan = TrainConfig(batch_size=64, warmup_steps=30, seed=seed, **loss, **rest)
-        history = fit(model, seen, chosen_by, plan, progress=False)
-        row = {"seconds": history["seconds"].sum(), "valid ndcg": history["valid_ndcg@10"].max()}
-        if judge:
-            report = evaluate(model, asked, wanted)
-            row |= _numbers(report) | _ends("recall gap", compare(report, blend()))
-        return [row]
-
-    for setting in trials:
-        yield {"part": "trial", **setting, "seed": 100}, lambda a=setting: train_one(a, 100, judge=False)
-    done = recorded("like").query("part == 'trial'")
-    best = trials[int(np.argmax([_rows_of(done, setting)["valid ndcg"].max() for setting in trials]))]
-    for seed in range(3):
-        yield {"part": "tuned", **best, "seed": seed}, lambda a=seed: train_one(best, a, judge=True)
+        yield {"trained": kind, "seed": 0}, partial(measure, kind)
 
 
 # Public sets
@@ -386,14 +321,14 @@ def real(file: str) -> Iterator[Run]:
         return [row]
 
     for which, model in enumerate(("popularity", "Markov", "item-kNN", "item-kNN + Markov")):
-        yield {"data": name, "model": model, "setting": "", "seed": 0}, lambda a=which: count(a)
+        yield {"data": name, "model": model, "setting": "", "seed": 0}, partial(count, which)
     for setting in REAL:
         of = {"data": name, "model": "SASRec, trial", "setting": setting, "seed": 100}
-        yield of, lambda a=setting: attempt(a, 100, judge=False)
+        yield of, partial(attempt, setting, 100, judge=False)
     done = recorded("real").query("model == 'SASRec, trial' and data == @name")
     best = str(done.loc[done["valid ndcg"].idxmax(), "setting"])
     for seed in range(3 if len(whole) < 5_000 else 1):
-        yield {"data": name, "model": "SASRec", "setting": best, "seed": seed}, lambda a=seed: attempt(best, a, True)
+        yield {"data": name, "model": "SASRec", "setting": best, "seed": seed}, partial(attempt, best, seed, True)
 
 
 # Recipe for few plays?, epochs, what the tables start from
@@ -440,14 +375,14 @@ def record(name: str, runs: Iterator[Run], minutes: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=("contest", "ablation", "wins", "order", "like", "real"))
+    parser.add_argument("experiment", choices=("contest", "ablation", "wins", "order", "real"))
     parser.add_argument("file", nargs="?", help="of `real`: user item item … on each line")
     parser.add_argument("--minutes", type=float, default=1e9)
     args = parser.parse_args()
     if (args.experiment == "real") != (args.file is not None):
         parser.error("`real`, and only it, takes a file")
     torch.set_num_threads(1)
-    runs = {"contest": contest, "ablation": ablation, "wins": wins, "order": order, "like": like}
+    runs = {"contest": contest, "ablation": ablation, "wins": wins, "order": order}
     made = real(args.file) if args.file else runs[args.experiment]()
     left = record(args.experiment, made, args.minutes)
     print("runs are left: start it again" if left else "complete")
