@@ -27,7 +27,7 @@ MAX_HISTORY = 1_000
 MAX_K = 500
 MAX_BATCH = 64
 MAX_WORDS = 300  # characters of one track; "Artist - Title" of the MPD has at most about 250
-MAX_PASTED = 500_000  # characters: 1,000 lines as Exportify writes them, with room
+MAX_PASTED = 300_000  # characters: 1,000 lines as Exportify writes them; fits into a body in any script
 
 A_TRACK = "Artist - Title"
 A_URI = "spotify:track:0000000000000000000042"

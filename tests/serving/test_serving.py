@@ -189,7 +189,7 @@ REFUSED = [
     (b'{"tracks": [], "seed": ' + b"9" * 300 + b"}", 422), ({"tracks": "one"}, 422), ({"tracks": [1]}, 422),
     ({"tracks": [], "k": 0}, 422), ({"tracks": [], "k": 501}, 422), ({"tracks": [], "k": "5"}, 422),
     ({"tracks": ["x"] * 1_001}, 422), ({"tracks": ["x" * 301]}, 422), ({"tracks": [], "sed": 3}, 422),
-    ({"tracks": [], "temperature": -1}, 422), ([], 422), (b" " * 1_000_001, 413),
+    ({"tracks": [], "temperature": -1}, 422), ([], 422), (b" " * 2_000_001, 413),
 ]  # fmt: skip
 
 
@@ -386,7 +386,9 @@ def test_what_arrives_together_is_scored_together(recommender, uris):
 
 def test_killed_and_started_again_it_answers_the_same(data_dir, asks):
     def some(server) -> list:
-        return [server.ask("/recommendations", ask | {"temperature": i % 2, "seed": i}) for i, ask in enumerate(asks[:20])]
+        return [
+            server.ask("/recommendations", ask | {"temperature": i % 2, "seed": i}) for i, ask in enumerate(asks[:20])
+        ]
 
     with running_server(data_dir) as server:
         first, port = some(server), int(server.url.rsplit(":", 1)[1])
@@ -455,11 +457,16 @@ def test_it_stops_when_all_are_answered(data_dir, asks):
 
 def test_a_fuzz_of_the_schema_finds_no_server_error(server, tmp_path):
     pytest.importorskip("schemathesis")
+    # Too long is refused by its bytes before anybody counts its letters.
+    (tmp_path / "schemathesis.toml").write_text(
+        "[checks.negative_data_rejection]\nexpected-statuses = [401, 404, 413, 422]\n"
+    )
+    # One worker: with two, CPython 3.11.7 trips over parsing Python in two threads.
     ended = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{server.url}/openapi.json",
          "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
-         "unsupported_method", "--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--max-time", "20",
-         "--seed", "1", "--workers", "2", "--suppress-health-check", "all"],
+         "unsupported_method,negative_data_rejection", "--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--max-time", "15",
+         "--seed", "1", "--suppress-health-check", "all"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-5_000:] + ended.stderr[-2_000:]
