@@ -90,8 +90,8 @@ def is_loopback(host: str) -> bool:
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket at this address: taken before the model is loaded, so that a port in use is told at once."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # With its protocol: asyncio turns Nagle's algorithm off only where it is TCP's, and an answer, which goes out in two
-    # parts, would else wait 40 ms for the client to confirm the first.
+    # With its protocol: asyncio turns Nagle's algorithm off only where it is TCP's. An answer goes out in two parts,
+    # and the second would else wait 40 ms for the client to confirm the first.
     with socket.socket(family, kind, protocol) as listening:
         if os.name != "nt":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

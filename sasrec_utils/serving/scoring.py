@@ -70,7 +70,7 @@ def _read(recommender: Recommender, question: Question, answer: Recommendation) 
     notes = [answer.note] if answer.note else []
     if question.title is not None and not READS_TITLES:
         notes.append("This model reads no titles: the title was not used.")
-    ids = answer.table["track_id"].to_numpy()[: question.k]
+    ids = answer.ids[: question.k]
     if question.temperature >= COLDEST:
         if shares is None:
             notes.append("There are no probabilities to draw by: these are the best tracks.")
