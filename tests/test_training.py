@@ -21,8 +21,9 @@ from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.evaluation import ndcg_at, ranks, top_k
 from sasrec_utils.losses import unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.objective import Objective
 from sasrec_utils.sequences import Sequences, batches, leave_last_out
-from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, recipe
+from sasrec_utils.training import LOSSES, TrainConfig, fit, recipe
 from sasrec_utils.vectors import count_vectors
 
 N = 30
