@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -41,6 +42,7 @@ from sasrec_utils.evaluation import ndcg_at, ranks, recall_at
 from sasrec_utils.losses import softmax_loss, unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.objective import Objective, half_scores
+from sasrec_utils.optimizer import RowAdamW, set_sparse, table_names
 from sasrec_utils.sequences import Batch, Sequences, batches, leave_last_out, windows
 from sasrec_utils.vectors import count_vectors
 
@@ -53,6 +55,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would tell
 NEGATIVES = {"softmax": 0, "sampled_softmax": 16, "bce": 1, "gbce": 16}
 LOSSES = tuple(NEGATIVES)
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
+DENSE_TABLES = 100_000  # tracks; beyond it most of a step would be spent on rows that it has not used
 FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (notebook 05 §9)
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
@@ -71,7 +74,9 @@ class TrainConfig:
     large enough to gain. Raises ValueError for settings that cannot be.
 
     `warmup_steps` are at most a tenth of the run. `table_decay`: how much of itself a table loses at each step, times
-    its learning rate (AdamW). `start`: what the track tables start from, "noise" or "counts" (`vectors.count_vectors`).
+    its learning rate (AdamW). `tables`: "dense", where each step passes over all rows of all tables, or "sparse", over
+    those that it has used (`optimizer.RowAdamW`; not with the full softmax, which uses all), or "auto": sparse above
+    `DENSE_TABLES` tracks. `start`: what the track tables start from, "noise" or "counts" (`vectors.count_vectors`).
     """
 
     loss: str = "softmax"
@@ -83,6 +88,7 @@ class TrainConfig:
     final_lr: float = 0.02  # of lr
     warmup_steps: int = 100
     table_decay: float = 0.0
+    tables: str = "auto"
     start: str = "noise"
     patience: int = 5
     negatives: int | None = None
@@ -97,6 +103,10 @@ class TrainConfig:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
         if self.scores not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"scores must be auto, float32 or bfloat16, got {self.scores!r}")
+        if self.tables not in ("auto", "dense", "sparse"):
+            raise ValueError(f"tables must be auto, dense or sparse, got {self.tables!r}")
+        if self.tables == "sparse" and self.loss == "softmax":
+            raise ValueError("tables cannot be sparse with the full softmax, which uses every row at every step")
         for name in ("epochs", "batch_size", "negatives", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -119,6 +129,12 @@ class TrainConfig:
     def own_negatives(self) -> int:
         """How many tracks are drawn for each position: `negatives`, or what the loss needs."""
         return NEGATIVES[self.loss] if self.negatives is None else self.negatives
+
+    def sparse(self, n_items: int) -> bool:
+        """Whether the tables of a model of so many tracks get sparse gradients."""
+        if self.tables == "auto":
+            return self.loss != "softmax" and n_items > DENSE_TABLES
+        return self.tables == "sparse"
 
 
 def recipe(
@@ -196,6 +212,7 @@ def fit(
                     after_epoch(pd.DataFrame(state.history))
                 run.fabric.barrier()
         keeper.restore()
+    set_sparse(model, False)  # as it came
     model.eval()
     return pd.DataFrame(state.history)
 
@@ -230,8 +247,11 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
         model.start_from(count_vectors(known, model.n_items, model.config.dim))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
-    objective, optimizer = fabric.setup(Objective(model, config, known.items), optimizer)
+    objective, sparse = Objective(model, config, known.items), config.sparse(model.n_items)
+    set_sparse(objective, sparse)
+    kind = RowAdamW if sparse else torch.optim.AdamW
+    optimizer = kind(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
+    objective, optimizer = fabric.setup(objective, optimizer)
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
 
 
@@ -412,18 +432,21 @@ def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
     grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
     Both would be far behind the dense layers at the same rate.
     """
-    rates = {"distance": config.distance_lr, "table": config.table_lr, "dense": 1.0}
+    rates = {"distance": config.distance_lr, "table": config.table_lr, "rows": config.table_lr, "dense": 1.0}
+    sparse = table_names(model) if config.sparse(model.n_items) else []
     members: dict[str, list] = {kind: [] for kind in rates}
     for name, parameter in model.named_parameters():
         kind = "dense"
-        if name.startswith(("item_emb", "pos_emb", "features", "output")):
+        if name in sparse:
+            kind = "rows"
+        elif name.startswith(("item_emb", "pos_emb", "features", "output")):
             kind = "table"
         elif name.endswith(("distance", "distance.bias")):
             kind = "distance"
         members[kind].append(parameter)
-    decays = {"table": config.table_decay}
+    decays = {"table": config.table_decay, "rows": config.table_decay}
     return [
-        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0)}
+        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0), "rows": kind == "rows"}
         for kind, times in rates.items()
         if members[kind]
     ]
@@ -445,7 +468,8 @@ def _fabric(config: TrainConfig) -> Fabric:
         precision = "bf16-mixed" if accelerator == "cuda" else "32-true"
     world = int(os.environ.get("WORLD_SIZE", 1))
     nodes = max(1, world // int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-    strategy = "ddp" if world > 1 else "auto"
+    # All buffers stay as they are: sent at every step, as is the default, artists of 2.3 million tracks are 18 MB.
+    strategy = DDPStrategy(broadcast_buffers=False) if world > 1 else "auto"
     try:
         fabric = Fabric(
             accelerator=accelerator,
