@@ -16,8 +16,9 @@ from torch import nn
 from sasrec_utils import losses
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import Block, Dropout, SASRec, SASRecConfig
+from sasrec_utils.objective import Objective
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
-from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, load
+from sasrec_utils.training import LOSSES, TrainConfig, fit, load
 
 N, ARTISTS, ALBUMS, MAX_LEN = 40, 7, 11, 12
 POSITIONS = ("absolute", "rotary", "relative")
