@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -87,7 +88,12 @@ class Objective(nn.Module):
 
         In one look-up: the gradient of each look-up is a whole table of its own.
         """
-        rows = self.model.score_embed(torch.cat([y, drawn.flatten()]))
+        ids = torch.cat([y, drawn.flatten()])
+        if self.config.sparse(self.model.n_items):  # each track once: it is looked up in several tables
+            ids, place = ids.unique(return_inverse=True)
+            rows = F.embedding(place, self.model.score_embed(ids))
+        else:
+            rows = self.model.score_embed(ids)
         positive, negative = rows.split([y.numel(), drawn.numel()])
         return positive, negative.view(*drawn.shape, -1)
 

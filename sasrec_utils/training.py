@@ -148,7 +148,9 @@ def recipe(
     faster, but ends no better, and each step takes half as long again. Without `n_rows` plays are taken to be many.
 
     Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, with 16 negatives of its own for each position. The
-    full softmax compares every position with every track; here only Adam still passes over all tracks, once a step.
+    full softmax compares every position with every track, and Adam passes over all tables; here a step takes the same
+    time at any number of tracks. One table serves input and output, which takes half the memory and, with a few plays
+    for each track, learned more (`benchmarks/sparse_tables.py`).
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
@@ -157,7 +159,7 @@ def recipe(
     plan = TrainConfig(epochs=8, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
     if shape == "best":
         features = {"n_artists": n_artists, "n_albums": n_albums}
-        model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
+        model = replace(model, dropout=0.25, positions="relative", tied=large, **features)
         plan = replace(plan, epochs=6)
         if n_rows is not None and n_rows < FEW_PLAYS * n_items and not large:
             model = replace(model, dim=64, heads=2, max_len=50, dropout=0.5, pointer=bool(n_artists or n_albums))
