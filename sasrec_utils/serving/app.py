@@ -275,6 +275,8 @@ def _handle_errors(app: FastAPI) -> None:
         kind = {422: "no_playlist", 503: "busy"}.get(error.status_code) or KINDS.get(
             error.status_code, "invalid_request"
         )
+        if error.status_code == 400:  # FastAPI's word for JSON that is too deep, or a number of 5,000 digits
+            return _problem(422, "invalid_request", "The body is no JSON that can be read.")
         kind = KINDS.get(error.status_code, "invalid_request")
         said = {404: "There is nothing here.", 405: "This address is asked in another way: see /openapi.json."}
         default = error.detail in ("Not Found", "Method Not Allowed")
