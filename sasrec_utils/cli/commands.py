@@ -281,14 +281,15 @@ def _example(data: Dataset, recommender: Recommender, prepared: Path, k: int) ->
     fits = (targets > 0) & (targets <= data.vocabulary.n_items) & (histories.lengths >= 5)
     u = int(np.argmax(fits))
     name = pd.read_parquet(prepared / "playlists.parquet", columns=["name"])["name"].iloc[data.split.test[u]]
-    ids, titled = histories[u], recommender.reads_titles
+    ids, name = histories[u], name if isinstance(name, str) else None
+    title = name if name and recommender.reads_titles else ""
     names = TrackNames(data.catalogue.tracks)
     shown = names.table(data.vocabulary.decode(ids))
     known = ids <= data.vocabulary.n_items
     return _Example(
-        name=name if isinstance(name, str) else None,
+        name=name,
         newest=readable(shown[NAMES].tail(5)),
-        answer=recommender.recommend(shown["track_uri"][known], k, title=name if titled and isinstance(name, str) else ""),
+        answer=recommender.recommend(shown["track_uri"][known], k, title=title),
         unknown=[names.label(i) for i in shown["track_id"][~known]],
         truth=names.label(int(data.vocabulary.decode(targets[u : u + 1])[0])) if targets[u] else "nothing",
     )
