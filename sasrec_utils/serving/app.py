@@ -182,7 +182,8 @@ def _add_recommending(app: FastAPI) -> None:
         if found is None:
             raise HTTPException(404, f"There is no playlist {pid}.")
         ids, title = found
-        question = Question([model.uris[i - 1] for i in ids], k, title=title)
+        read = title if title and model.recommender.reads_titles else ""
+        question = Question([model.uris[i - 1] for i in ids], k, title=read)
         return _answer(model, question, (await model.batcher.ask([question]))[0], [])
 
 
@@ -230,6 +231,7 @@ def _add_looking_up(app: FastAPI) -> None:
             name=model.name,
             model=model.version,
             second_stage=model.second_stage,
+            reads_titles=model.recommender.reads_titles,
             tracks=len(model.recommender),
             playlists=None if playlists is None else len(playlists),
             shape=model.about["model"],

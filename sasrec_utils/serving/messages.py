@@ -58,8 +58,8 @@ class Ask(_Request):
         max_length=MAX_HISTORY,
         description="Oldest first: Spotify URIs or links, names, or 'Artist - Title'. Empty: the most played tracks.",
     )
-    title: str | None = Field(
-        None, max_length=MAX_WORDS, description="The playlist's name. A model that reads no titles says so in `note`."
+    title: str = Field(
+        "", max_length=MAX_WORDS, description="The playlist's name. A model that reads no titles says so in `note`."
     )
     k: int = Field(10, ge=1, le=MAX_K, description="How many tracks to recommend.")
     exclude: list[Words] = Field(
@@ -165,6 +165,7 @@ class ModelCard(_Message):
     name: str
     model: str = Field(description="Its weights, as `model` in every answer.")
     second_stage: bool = Field(description="Whether the second stage orders the candidates.")
+    reads_titles: bool = Field(description="Whether it makes something of a playlist's title.")
     tracks: int
     playlists: int | None = Field(description="How many can be asked for by their number; null: there are none here.")
     shape: dict = Field(description="The settings of the network.")

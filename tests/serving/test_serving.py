@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from calling import Client, agree, at_once
 
@@ -93,9 +95,11 @@ def test_a_batch_is_as_one_by_one(client, recommender, uris):
     assert all(answer["unknown"] == [] for i, answer in enumerate(many["answers"]) if i != 3)
 
 
-def test_a_title_is_taken(client, uris):
+def test_a_title_is_given_to_the_recommender(client, recommender, uris):
     status, answer = client.ask("/recommendations", {"tracks": uris[:3], "title": "running"})
-    assert status == 200 and len(answer["recommendations"]) == 10
+    expected = recommender.recommend(uris[:3], title="running")
+    assert status == 200 and answer["note"] == expected.note and "title" in answer["note"]
+    agree(answer, expected)
 
 
 def test_a_temperature_draws_and_a_seed_draws_the_same(client, uris):
@@ -116,8 +120,6 @@ def test_tracks_are_drawn_by_their_probability():
     from sasrec_utils.serving.scoring import Question, answer_together
 
     train = Sequences.from_lists([[1, 2]] * 6 + [[1, 3]] * 3 + [[1, 4]])
-    import pandas as pd
-
     columns = ("track_uri", "track_name", "artist_name", "album_name")
     tracks = pd.DataFrame({name: [f"{name} {i}" for i in range(1, 6)] for name in columns})
     toy = Recommender(Markov.fit(train, 5), tracks)
@@ -142,7 +144,7 @@ def test_tracks_are_found_by_words_and_by_link(client, recommender, uris):
 
 def test_a_playlist_of_the_data_is_continued(client, data_dir, recommender):
     [prepared] = (data_dir / "prepared").glob("[0-9a-f]*")
-    catalogue = __import__("pandas").read_parquet(prepared / "tracks.parquet")["track_uri"]
+    catalogue = pd.read_parquet(prepared / "tracks.parquet")["track_uri"]
     playlists = load_sequences(prepared)
     for pid in (0, 17, 299):
         status, answer = client.ask(f"/playlists/{pid}/recommendations?k=7")
@@ -173,6 +175,7 @@ def test_a_text_that_names_a_file_of_the_server_is_only_a_text(client, tmp_path,
 
 def test_what_is_loaded(client, data_dir, recommender):
     status, card = client.ask("/model")
+    assert not card["reads_titles"] and not card["second_stage"]
     assert status == 200 and card["name"] == "default" and card["tracks"] == len(recommender)
     assert card["playlists"] == 300 and card["training"]["epochs"] == 1 and card["metrics"] is None
     assert client.ask("/health") == (200, {"status": "ok", "model": card["model"]})
@@ -243,20 +246,6 @@ def test_nobody_waits_long_for_the_longest_request(server, client, uris):
         waited.append(time.perf_counter() - start)
     thread.join()
     assert time.perf_counter() - began < 20 and max(waited) < 5
-
-
-def test_a_token_is_asked_for(data_dir):
-    with running_server(data_dir, token=TOKEN) as server:
-        asked = {"tracks": []}
-        for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": f"Basic {TOKEN}"},
-                        {"authorization": "Bearer ä".encode().decode("latin-1")}):  # fmt: skip
-            status, answer = Client(server.url).ask("/recommendations", asked, **headers)
-            assert status == 401 and answer["type"] == "unauthorized" and TOKEN not in answer["message"]
-        assert Client(server.url).ask("/model")[0] == 401 and Client(server.url).ask("/nothing")[0] == 401
-        assert Client(server.url).ask("/health")[0] == 200
-        assert Client(server.url, TOKEN).ask("/recommendations", asked)[0] == 200
-        assert "recommendations" in server.ask("/recommendations", asked)
-        assert "security" in server.ask("/openapi.json")["paths"]["/recommendations"]["post"]
 
 
 def test_an_open_address_needs_a_token(data_dir, monkeypatch):
@@ -384,20 +373,6 @@ def test_what_arrives_together_is_scored_together(recommender, uris):
     assert isinstance(unlucky[1], ValueError) and len(unlucky[0][0].ids) == len(unlucky[2][0].ids) == 5
 
 
-def test_killed_and_started_again_it_answers_the_same(data_dir, asks):
-    def some(server) -> list:
-        return [
-            server.ask("/recommendations", ask | {"temperature": i % 2, "seed": i}) for i, ask in enumerate(asks[:20])
-        ]
-
-    with running_server(data_dir) as server:
-        first, port = some(server), int(server.url.rsplit(":", 1)[1])
-        server.process.kill()
-        server.process.wait()
-    with running_server(data_dir, port=port) as server:
-        assert some(server) == first
-
-
 def test_a_model_is_replaced_without_dropping_a_request(copy, asks):
     models = copy / "models"
     with running_server(copy) as server:
@@ -416,7 +391,7 @@ def test_a_model_is_replaced_without_dropping_a_request(copy, asks):
 
         thread = threading.Thread(target=replace)
         thread.start()
-        load(server, 8, 3, Versions(expected), asks)
+        load(server, 8, 2, Versions(expected), asks)
         thread.join()
         [old] = expected
         now = server.ask("/health")["model"]
@@ -435,24 +410,49 @@ def test_a_model_is_replaced_without_dropping_a_request(copy, asks):
         agree(server.ask("/recommendations", asks[5]), new[5])
 
 
-def test_it_stops_when_all_are_answered(data_dir, asks):
-    with running_server(data_dir) as server:
-        got = []
+def wants_its_token(server) -> None:
+    asked = {"tracks": []}
+    for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": f"Basic {TOKEN}"},
+                    {"authorization": "Bearer ä".encode().decode("latin-1")}):  # fmt: skip
+        status, answer = Client(server.url).ask("/recommendations", asked, **headers)
+        assert status == 401 and answer["type"] == "unauthorized" and TOKEN not in answer["message"]
+    assert Client(server.url).ask("/model")[0] == 401 and Client(server.url).ask("/nothing")[0] == 401
+    assert Client(server.url).ask("/health")[0] == 200
+    assert Client(server.url, TOKEN).ask("/recommendations", asked)[0] == 200
+    assert "security" in server.ask("/openapi.json")["paths"]["/recommendations"]["post"]
 
-        def ask(n: int) -> None:
-            got.append(Client(server.url).ask("/recommendations/batch", {"requests": asks[n : n + 60]})[0])
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        while server.log.read_text().count('"request"') < 2:
-            time.sleep(0.002)
-        assert server.stop() == 0
-        for thread in threads:
-            thread.join()
-        assert got == [200] * 8
-        last = json.loads(server.log.read_text().splitlines()[-1])
-        assert last["event"] == "stopped"
+def stops_when_all_are_answered(server, asks) -> None:
+    before, got = server.log.read_text().count('"request"'), []
+
+    def ask(n: int) -> None:
+        got.append(Client(server.url, TOKEN).ask("/recommendations/batch", {"requests": asks[n : n + 60]})[0])
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    while server.log.read_text().count('"request"') < before + 2:
+        time.sleep(0.002)
+    assert server.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert got == [200] * 8
+    assert json.loads(server.log.read_text().splitlines()[-1])["event"] == "stopped"
+
+
+def test_with_a_token_killed_and_started_again_it_answers_the_same_and_stops_cleanly(data_dir, asks):
+    def some(server) -> list:
+        temperatures = [ask | {"temperature": i % 2, "seed": i} for i, ask in enumerate(asks[:20])]
+        return [server.ask("/recommendations", ask) for ask in temperatures]
+
+    with running_server(data_dir, token=TOKEN) as server:
+        wants_its_token(server)
+        first, port = some(server), int(server.url.rsplit(":", 1)[1])
+        server.process.kill()
+        server.process.wait()
+    with running_server(data_dir, port=port, token=TOKEN) as server:
+        assert some(server) == first and "recommendations" in first[0]
+        stops_when_all_are_answered(server, asks)
 
 
 def test_a_fuzz_of_the_schema_finds_no_server_error(server, tmp_path):
@@ -471,6 +471,19 @@ def test_a_fuzz_of_the_schema_finds_no_server_error(server, tmp_path):
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-5_000:] + ended.stderr[-2_000:]
     assert re.search(r"[1-9]\d* generated", ended.stdout), ended.stdout
+
+
+def test_what_the_readme_tells_to_ask_is_answered(server):
+    """As it stands there, but for the port."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    asked = re.findall(r"^curl .*$", readme, re.MULTILINE)
+    assert asked
+    for command in asked:
+        told = shlex.split(command.replace("http://127.0.0.1:8000", server.url))
+        if shutil.which(told[0]) is None:
+            pytest.skip("curl is not installed")
+        answer = json.loads(subprocess.run(told, capture_output=True, check=True, timeout=30).stdout)
+        assert len(answer["recommendations"]) == 3 and answer["unknown"] == [] and answer["history"]
 
 
 def test_the_schema_has_examples_that_work(server):
