@@ -20,11 +20,11 @@ import torch
 
 from sasrec_utils.evaluation import kept_reports
 from sasrec_utils.model import SASRec
-from sasrec_utils.playlist_text import read_entries, recognise
+from sasrec_utils.playlist_text import PlaylistTextError, read_entries, recognise
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.reranking import Reranker
 from sasrec_utils.sequences import Sequences, load_sequences
-from sasrec_utils.serving.messages import Track, Unknown
+from sasrec_utils.serving.messages import MAX_HISTORY, Track, Unknown
 from sasrec_utils.serving.scoring import Batcher
 from sasrec_utils.track_names import not_a_track
 
@@ -32,6 +32,7 @@ __all__ = ["Model", "Playlists"]
 
 SUGGESTED = 10  # unknown tracks of a request that get suggestions: each costs 15 ms among 34,000
 SUGGESTIONS = 3
+LONGEST_LINE = 1_000  # letters of a pasted track: a dozen artists fit, and looking it up takes bounded time
 
 
 class Model:
@@ -113,7 +114,13 @@ class Model:
 
         Raises PlaylistTextError. Given as bytes, because a text of one line could be the name of a file of this server.
         """
-        read = recognise(read_entries(text.encode()), self.recommender.names, suggestions=0)
+        entries = read_entries(text.encode())
+        if len(entries) > MAX_HISTORY:
+            raise PlaylistTextError(f"the text names {len(entries):,} tracks: give {MAX_HISTORY:,} at most.")
+        for entry in entries:
+            if len(entry.text) > LONGEST_LINE:
+                raise PlaylistTextError(f"line {entry.line} has more than {LONGEST_LINE:,} letters: that is no track.")
+        read = recognise(entries, self.recommender.names, suggestions=0)
         texts = [one.entry.text for one in read.missing]
         return read.ids, len(read.entries), self.unknown(texts, [one.reason for one in read.missing])
 

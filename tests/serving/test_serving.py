@@ -212,6 +212,9 @@ def test_other_mistakes(client, uris):
     assert status == 422 and answer["where"] == ["body", "requests", 1, "k"]
     assert client.ask("/playlists", {"text": " "})[1]["type"] == "no_playlist"
     assert client.ask("/playlists", {"text": "a\0b"})[0] == 422
+    for text, word in (("x\n" * 1_001, "1,001 tracks"), ("x\n" + "y" * 1_001, "line 2")):
+        status, answer = client.ask("/playlists", {"text": text})
+        assert status == 422 and word in answer["message"]
     assert client.ask("/playlists/x/recommendations")[0] == 422
     assert client.ask("/playlists/99999999999999999999999/recommendations")[0] == 422
     assert client.ask("/nothing") == (404, {"type": "not_found", "message": "There is nothing here."})
@@ -246,6 +249,11 @@ def test_nobody_waits_long_for_the_longest_request(server, client, uris):
         waited.append(time.perf_counter() - start)
     thread.join()
     assert time.perf_counter() - began < 20 and max(waited) < 5
+    for piece in ("(feat ", " - ", "(", "a (with b ", '"', ","):
+        lines = "\n".join([(piece * 1_000)[:999]] * 290)
+        began = time.perf_counter()
+        assert client.ask("/playlists", {"text": lines})[0] in (200, 422)
+        assert time.perf_counter() - began < 10, piece
 
 
 def test_an_open_address_needs_a_token(data_dir, monkeypatch):
