@@ -304,6 +304,8 @@ def _step(run: _Run, batch: Batch, rate: float) -> float:
     # A last batch with fewer windows than processes: the others take its first window and give it no weight.
     first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
     ids, targets = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
+    if fabric.device.type == "cuda":  # from other memory a copy makes the host wait, whatever `non_blocking` says
+        ids, targets = ids.pin_memory(), targets.pin_memory()
     ids, targets = ids.to(fabric.device, non_blocking=True), targets.to(fabric.device, non_blocking=True)
     # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
     own = np.count_nonzero(batch.targets[fabric.global_rank :: fabric.world_size])
