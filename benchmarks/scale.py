@@ -112,7 +112,7 @@ def counting(folder: Path, slices: int) -> float:
     from sasrec_utils.baselines import ItemKNN, Markov
     from sasrec_utils.sequences import load_dataset
 
-    data = load_dataset(next((folder / "prepared").glob("[0-9a-f]*")), valid=1_000, test=1_000 if slices > 2 else 0.1)
+    data = load_dataset(next((folder / "prepared").glob("[0-9a-f]*")), valid=100, test=100)
     began = time.perf_counter()
     Markov.fit(data.train, data.vocabulary.n_items)
     ItemKNN.fit(data.train, data.vocabulary.n_items)
