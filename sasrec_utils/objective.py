@@ -33,7 +33,7 @@ class Objective(nn.Module):
 
     One module, so that precision and data parallelism reach the loss too. `config`: a `training.TrainConfig`.
     `rows`: the tracks of the training playlists, int [R], by which the sampled softmax draws; without them it draws all
-    tracks alike. Taught in notebook 04 §2 and §7.
+    tracks alike. Taught in notebook 05 §2 and §7.
     """
 
     def __init__(self, model: SASRec, config, rows: np.ndarray | None = None):
@@ -48,9 +48,9 @@ class Objective(nn.Module):
             # No buffers: torch.distributed would send them from process to process at every step.
             self.rows, self.log_q = torch.from_numpy(rows), (plays / len(rows)).log()
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, targets: Tensor, titles: Tensor | None = None) -> Tensor:
         model, real = self.model, targets > 0
-        hidden = model(ids)
+        hidden = model(ids, titles=titles)
         if self.config.loss == "softmax":
             half = self.half if hidden.device.type == "cpu" else self._autocast(hidden)
             if self.config.unseen_only:
@@ -75,7 +75,7 @@ class Objective(nn.Module):
 
     def _drawn(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
         """The losses that draw negatives, some of its own for each position: [T, k] tracks."""
-        N, k, real = self.model.n_items, self.config.own_negatives, targets > 0
+        N, k, real = self.model.config.n_known, self.config.own_negatives, targets > 0
         hidden, y = hidden[real], targets[real]  # [T, D], [T]: nothing below is computed for padding
         if self.config.loss == "sampled_softmax":
             # A random row of the training playlists: each track as often as it is played.

@@ -23,6 +23,7 @@ import torch
 from sasrec_utils.baselines import Markov
 from sasrec_utils.checkpoints import CheckpointError, is_writer, load, save, writing
 from sasrec_utils.evaluation import top_k
+from sasrec_utils.features import WORDS, TrackFeatures, read_titles
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.mpd.files import write_beside
@@ -127,18 +128,36 @@ class Recommender:
     def __len__(self) -> int:
         return self.scorer.n_items
 
-    def recommend(self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = ()) -> Recommendation:
+    @property
+    def reads_titles(self) -> bool:
+        """Whether the model makes something of a playlist's title."""
+        return bool(self._model is not None and self._model.config.n_words)
+
+    @property
+    def _model(self) -> SASRec | None:
+        """The SASRec in it: the scorer itself, or that of a second stage's first."""
+        scorer = self.scorer.first.blend.scorers[0] if isinstance(self.scorer, Reranker) else self.scorer
+        return scorer if isinstance(scorer, SASRec) else None
+
+    def recommend(
+        self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = (), title: str = ""
+    ) -> Recommendation:
         """The `k` tracks that should follow `tracks`, which are given oldest first, as URIs or names.
 
         What a name may look like, `TrackNames.find` says: "artist - track" and much else; several tracks of one name
         mean the most played. Tracks of the history are not recommended again, nor are those of `exclude`, which the
         model does not see. What the model does not know is in `unknown`, and `note` says it; with nothing left, the
-        most played tracks are recommended and the note says so.
+        most played tracks are recommended and the note says so. `title`: of the playlist, for a model that reads titles
+        (notebook 08); it may stand alone, without any track.
         """
-        return self.recommend_batch([tracks], k, [exclude])[0]
+        return self.recommend_batch([tracks], k, [exclude], [title])[0]
 
     def recommend_batch(
-        self, playlists: Sequence[Iterable[str]], k: int = 10, exclude: Sequence[Iterable[str]] | None = None
+        self,
+        playlists: Sequence[Iterable[str]],
+        k: int = 10,
+        exclude: Sequence[Iterable[str]] | None = None,
+        titles: Sequence[str] | None = None,
     ) -> list[Recommendation]:
         """`recommend` for several playlists at once; the same answers as one by one."""
         if k < 1:
@@ -147,9 +166,13 @@ class Recommender:
         histories = [ids for ids, _ in found]
         others = [self._resolve(tracks)[0] for tracks in exclude] if exclude is not None else [[]] * len(found)
         left_out = [ids + other for ids, other in zip(histories, others, strict=True)]
-        scores = self.scorer.score(Sequences.from_lists(histories))
+        titles = [""] * len(found) if titles is None else list(titles)
+        asked = Sequences.from_lists(histories)
+        if self.reads_titles:
+            asked = replace(asked, titles=read_titles(titles, buckets=self._model.config.n_words))
+        scores = self.scorer.score(asked)
         best = top_k(scores, min(k, len(self)), Sequences.from_lists(left_out))
-        return [self._answer(scores[i], best[i], *found[i], set(left_out[i])) for i in range(len(found))]
+        return [self._answer(scores[i], best[i], *found[i], set(left_out[i]), titles[i]) for i in range(len(found))]
 
     def probabilities(self, answer: Recommendation) -> np.ndarray | None:
         """What an answer's scores say of each track as a share of 1, float32 [N+1]; None if they cannot be read so.
@@ -159,7 +182,7 @@ class Recommender:
         blend adds up z-scores: neither gives shares. Taught in notebook 07 §2.
         """
         if isinstance(self.scorer, SASRec):
-            if not answer.history:
+            if not answer.history and not self.reads_titles:
                 return None
             scores = np.exp(answer.scores - answer.scores[1:].max())
         else:
@@ -179,8 +202,11 @@ class Recommender:
         if not isinstance(self.scorer, SASRec):
             return None
         ids = torch.as_tensor(np.asarray(histories, dtype=np.int64), device=self.scorer.item_emb.weight.device)
+        if self.reads_titles:  # the place of the title is left out of the answer
+            ids = torch.nn.functional.pad(ids, (1, 0))
         _, attention = self.scorer.eval()(ids, return_attention=True)
-        return torch.stack([weights[:, :, -1] for weights in attention], 1).cpu().numpy()
+        weights = torch.stack([weights[:, :, -1] for weights in attention], 1)
+        return weights[..., 1 if self.reads_titles else 0 :].cpu().numpy()
 
     def table(self, ids: np.ndarray) -> pd.DataFrame:
         """Names of model ids 1…N, one row each."""
@@ -207,14 +233,24 @@ class Recommender:
         return ids, unknown
 
     def _answer(
-        self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str], left_out: set[int]
+        self,
+        scores: np.ndarray,
+        best: np.ndarray,
+        ids: list[int],
+        unknown: list[str],
+        left_out: set[int],
+        title: str,
     ) -> Recommendation:
         best = best[best > 0]
         table = self.names.table(best)
         table.insert(0, "rank", np.arange(1, len(best) + 1))
         table["score"] = scores[best]
         notes = [_unknown_words(unknown)] if unknown else []
-        if not ids:
+        if title and not self.reads_titles:
+            notes.append("The model does not read titles, and has left this one out: train it with titles.")
+        if not ids and title and self.reads_titles:
+            notes.append("The history is empty: these tracks follow from the title alone.")
+        elif not ids:
             notes.append("The history is empty: these are the most played tracks.")
         if self.remark:
             notes.append(self.remark)
@@ -322,6 +358,7 @@ def train_recommender(
     again: bool = False,
     replace_others: bool = True,
     progress: bool = True,
+    features: TrackFeatures | None = None,
     **changes,
 ) -> tuple[float, bool]:
     """Train the model of a `recipe` and leave in `directory` all that `Recommender.load` needs.
@@ -331,15 +368,25 @@ def train_recommender(
     the recipe. Returns the seconds that training took and whether it took them now: a model with the same settings is
     kept (unless `again`), and a run of theirs that was stopped goes on. Without `replace_others` a model with other
     settings is kept too: ValueError says in what it differs and what to do.
+
+    `features`: of the tracks 1…N of `data` (`track_features`), newcomers among them if the vocabulary has some; the
+    model keeps them. Titles are read if the playlists of `data` have them (`with_titles`).
     """
     directory, vocabulary = Path(directory), data.vocabulary
-    rows = int((data.train.items <= vocabulary.n_items).sum())
-    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()), rows)
+    rows = int((data.train.items <= vocabulary.n_known).sum())
+    config, plan = recipe(shape, vocabulary.n_known, int(data.artist_of.max()), int(data.album_of.max()), rows)
+    config = replace(config, n_items=vocabulary.n_items, n_new=vocabulary.n_new)
+    if features is not None:
+        config = replace(config, categories=features.sizes, n_numbers=len(features.columns))
+    if data.train.titles is not None:
+        config = replace(config, n_words=WORDS)
     plan = replace(plan, seed=seed, **changes)
     if plan.loss != "softmax":
         config = replace(config, pointer=False)  # which only that loss can train
     about = {"data": {"prepared": prepared, "min_count": min_count, "seed": seed}}
-    key = json.dumps([asdict(config), asdict(plan), about], sort_keys=True)
+    key = json.dumps([asdict(config), asdict(plan), about, _fingerprint(features)], sort_keys=True)
+    if features is not None:
+        about["features"] = features.about()
     about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     try:
         there = load(directory)[1] if not again else {}
@@ -358,7 +405,7 @@ def train_recommender(
             "give the new one another --name, or replace it with --again."
         )
     known = slice(vocabulary.n_items + 1)
-    model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
+    model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed, features=features)
     with writing(directory):
         if not same and is_writer():  # weights of another run must never meet the names of this one
             for name in ("config.json", RERANKER):
@@ -368,6 +415,16 @@ def train_recommender(
         seconds = round(float(history["seconds"].sum()), 1)
         save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
     return seconds, True
+
+
+def _fingerprint(features: TrackFeatures | None) -> str:
+    """Of all values of features: another table is another model."""
+    if features is None:
+        return ""
+    digest = hashlib.blake2b(np.ascontiguousarray(features.numbers).data, digest_size=8)
+    for ids in features.categories.values():
+        digest.update(np.ascontiguousarray(ids).data)
+    return digest.hexdigest()
 
 
 def _difference(there: dict, shape: dict, plan: dict, data: dict) -> str:

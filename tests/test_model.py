@@ -393,6 +393,15 @@ def test_a_kept_table_is_given_up_when_the_weights_may_change(tied):
     model.load_state_dict(other.state_dict())
     assert np.array_equal(model.score(histories), other.score(histories))
 
+    with torch.no_grad():  # nothing tells the model of this, but whoever asks for a table asks for today's
+        model.keep_table()
+        model.item_emb.weight.add_(1.0)
+        (model.item_emb if tied else model.output).weight.mul_(2.0)
+        model.keep_table()
+        kept = model.table()
+        model.eval().load_state_dict(model.state_dict())
+        assert torch.allclose(kept, model.table())
+
     model.keep_table()
     model.train()
     assert model.table().requires_grad

@@ -21,9 +21,9 @@ from sasrec_utils.cli.parser import make_parser
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 ORDER = (
-    "mpd", "world", "sequences", "evaluation", "baselines", "vectors", "losses", "model", "objective", "optimizer",
-    "checkpoints", "training", "reranking", "track_names", "playlist_text", "recommender", "serving", "cli",
-    "__main__", "course",
+    "mpd", "world", "sequences", "features", "evaluation", "baselines", "vectors", "losses", "model", "objective",
+    "optimizer", "checkpoints", "training", "reranking", "track_names", "playlist_text", "recommender", "serving",
+    "cli", "__main__", "course",
 )  # fmt: skip
 PACKAGE = ROOT / "sasrec_utils"
 # Dotted name below the package, of every file: "model", "mpd.reading", "course.plots"; a folder is its `__init__.py`.

@@ -208,6 +208,19 @@ def test_a_kept_table_is_let_go_of_when_training_begins():
     assert np.array_equal(one.score(VALID), other.score(VALID))
 
 
+@pytest.mark.parametrize("unseen_only", [True, False])
+def test_scores_in_bfloat16_are_used_when_asked_for(unseen_only):
+    ids = torch.from_numpy(TRAIN[0][None, :].astype(np.int64))
+    model = fresh(dropout=0.0)
+    losses = {
+        scores: Objective(model, TrainConfig(loss="softmax", unseen_only=unseen_only, scores=scores))(
+            ids[:, :-1], ids[:, 1:]
+        )
+        for scores in ("float32", "bfloat16")
+    }
+    assert losses["bfloat16"] != losses["float32"] and abs(losses["bfloat16"] - losses["float32"]) < 0.01
+
+
 def test_no_step_is_made_with_a_loss_that_is_not_finite():
     model = fresh()
     with torch.no_grad():
