@@ -44,7 +44,7 @@ def step_bytes(function: Callable[[int, int, int, bool], float]) -> None:
 
 @check("the best of all, best first, whatever the size of a block")
 def best_in_blocks(function: Callable[[Sequence[float], int, int], list[int]]) -> None:
-    """Exercise 10.3, find the bug: the k best scores' places, looking at `size` scores at a time."""
+    """Exercise 10.4, find the bug: the k best scores' places, looking at `size` scores at a time."""
     expect(function, ([0.1, 0.9, 0.5], 1, 3), [1], "one block is all there is")
     expect(function, ([0.1, 0.2, 0.9, 0.5], 1, 2), [2], "places count from the start of all scores, not of the block")
     expect(function, ([0.5, 0.2, 0.9, 0.1], 2, 2), [2, 0], "the best comes first, in whichever block it stands")
@@ -57,7 +57,7 @@ def best_in_blocks(function: Callable[[Sequence[float], int, int], list[int]]) -
 
 @check("a straight line through the logarithms: what doubles with the size doubles, what stays stays")
 def extrapolate(function: Callable[[Sequence[float], Sequence[float], float], float]) -> None:
-    """Exercise 10.4: the value at `wanted` from measured ones, by a power law fitted to the logarithms."""
+    """Exercise 10.3: the value at `wanted` from measured ones, by a power law fitted to the logarithms."""
 
     def verify(sizes: list, values: list, wanted: float, expected: float, rule: str) -> None:
         got = call(function, sizes, values, wanted)
