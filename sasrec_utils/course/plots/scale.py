@@ -61,7 +61,8 @@ def growth(
 
 
 def _each(sizes: Sequence[float], values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.3g} at {_short(size)}" for size, value in zip(sizes, values, strict=True))
+    points = zip(sizes, values, strict=True)
+    return ", ".join(f"{f'{v:,.0f}' if v >= 100 else f'{v:.3g}'} at {_short(size)}" for size, v in points)
 
 
 def _short(size: float) -> str:
