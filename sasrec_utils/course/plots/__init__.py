@@ -20,6 +20,7 @@ from sasrec_utils.course.plots.model import (
     split_heads,
     wiring,
 )
+from sasrec_utils.course.plots.scale import growth, power_law
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
 from sasrec_utils.course.plots.training import Live, dots, gaps, learning_rates, loss_curves
@@ -42,6 +43,7 @@ __all__ = [
     "effects",
     "falls",
     "gaps",
+    "growth",
     "journey",
     "lags",
     "learning_rates",
@@ -50,6 +52,7 @@ __all__ = [
     "matrices",
     "one_query",
     "over_sizes",
+    "power_law",
     "promises",
     "shift",
     "split_heads",
