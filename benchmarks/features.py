@@ -3,7 +3,7 @@
     python benchmarks/features.py [--data DIR] [--seconds N]
 
 Three seeds of each model, in two worlds. *release*: 7,000 playlists of the teaching world in which a tenth of all
-tracks come out after playlist 5,600; models learn from the playlists before. *mpd-like*: 4,000 playlists with a long
+tracks come out after playlist 5,600; models learn from the playlists before. *mpd-like*: 3,000 playlists with a long
 tail, split at random. Each run's ranks are kept in DIR (a run that is there is not done again; `--seconds` stops after
 the run that goes beyond), and `features.csv` beside notebook 08 is made from all that are there: Recall@10 and NDCG@10
 over all targets (those that a model cannot reach are misses), as a mean over the seeds, with 95 % intervals over
@@ -36,9 +36,9 @@ from sasrec_utils.world import AUDIO, MPD_LIKE, TEACHING, Oracle, World, release
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 LENGTHS = (0, 1, 5, 25, None)  # tracks of the history; None: all but the last
-WORLDS = {
-    "release": (replace(TEACHING, cold_share=0.1, release=5_600), 7_000, 8),
-    "mpd-like": (MPD_LIKE, 4_000, 3),
+WORLDS = {  # the world, playlists, epochs
+    "release": (replace(TEACHING, cold_share=0.1, release=5_600), 7_000, 5),
+    "mpd-like": (MPD_LIKE, 3_000, 3),
 }
 # What each model is told beside ids; "artist" stands for artist and album, "new" for newcomers.
 MODELS = {
