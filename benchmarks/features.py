@@ -118,7 +118,7 @@ def judge(scorer, test: Sequences, words: np.ndarray | None = None) -> dict[str,
 def yardsticks(world: str, folder: Path) -> dict[str, dict[str, np.ndarray]]:
     """Popularity, and on the small world the oracle without and with the title: they know every track."""
     data, made, prepared = dataset(world, folder, newcomers=True)
-    found = {"popularity": judge(Popularity(data.train, data.vocabulary.n_items), data.test)}
+    found = {"popularity": judge(Popularity.fit(data.train, data.vocabulary.n_items), data.test)}
     uris = data.catalogue.tracks["track_uri"].iloc[data.vocabulary.to_catalogue[1:] - 1].tolist()
     oracle = Oracle.from_uris(made, uris, data.vocabulary.n_items)
     found["oracle"] = judge(oracle, data.test)

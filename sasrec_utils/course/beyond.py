@@ -1,4 +1,4 @@
-"""What notebook 08 works with: a world in which tracks come out, and what models made of it when they were told more."""
+"""What notebook 08 works with: a world in which tracks come out, models that are told more, and what was recorded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.course.lab import data_dir
-from sasrec_utils.features import load_titles, with_titles
+from sasrec_utils.features import TrackFeatures, load_titles, with_titles
+from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import has_slices, prepare
 from sasrec_utils.mpd.files import lock
 from sasrec_utils.sequences import Dataset, Sequences, Split, load_dataset
+from sasrec_utils.training import TrainConfig, fit
 from sasrec_utils.world import FEATURES, TEACHING, World, release_split, write_slices
 
-__all__ = ["PLAYLISTS", "Release", "open_release", "recorded", "returning"]
+__all__ = ["PLAYLISTS", "Release", "open_release", "recorded", "returning", "trained"]
 
 PLAYLISTS = 7_000
 RELEASE = replace(TEACHING, cold_share=0.1, release=5_600)
@@ -53,6 +56,32 @@ def open_release(progress: bool = True) -> Release:
     titles = load_titles(prepared)
     data = with_titles(load_dataset(prepared, newcomers=True, split=split), titles)
     return Release(world, data, folder / "raw" / FEATURES, titles)
+
+
+def trained(
+    name: str,
+    config: SASRecConfig,
+    train: Sequences,
+    valid: Sequences,
+    features: TrackFeatures | None = None,
+    artist_of: np.ndarray | None = None,
+    album_of: np.ndarray | None = None,
+    epochs: int = 3,
+) -> SASRec:
+    """A model of this shape: the one in `data/release/models`, or, if none like it is there, trained now and kept."""
+    folder = data_dir() / "release" / "models" / name
+    try:
+        model, about = load(folder)
+        if model.config == config and about.get("epochs") == epochs:
+            return model
+    except CheckpointError:
+        pass
+    known = slice(config.n_items + 1)
+    groups = [None if ids is None else ids[known] for ids in (artist_of, album_of)]
+    model = SASRec(config, *groups, features=features)
+    plan = TrainConfig(epochs=epochs, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
+    fit(model, train, valid, plan, folder, progress=False, extra={"epochs": epochs})
+    return model
 
 
 def recorded(world: str, metric: str = "recall@10") -> pd.DataFrame:

@@ -35,6 +35,7 @@ SERIES = (
     ("05_train", "Train it", "How does it learn, and from which mistakes?"),
     ("06_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
     ("07_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
+    ("08_beyond_ids", "Beyond ids", "What do metadata, sound and titles buy, and for whom?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 NAVIGATION = re.compile(r"(?m)^.*\[Contents\]\((?:\.\./)*(?:notebooks/)?README\.md\).*$")

@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00 to 07, their solutions in `notebooks/solutions`.
+in notebooks 00 to 08, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (
@@ -32,6 +32,7 @@ from sasrec_utils.course.checks.explore import (
     slice_order,
     unseen_share,
 )
+from sasrec_utils.course.checks.features import letter_runs, lift_for, own_feature, standardise
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
 from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
@@ -66,12 +67,15 @@ __all__ = [
     "impossible",
     "keep_newest",
     "leaks",
+    "letter_runs",
+    "lift_for",
     "loss_in_nats",
     "masked_attention",
     "masked_loss",
     "negatives",
     "next_share",
     "next_tracks",
+    "own_feature",
     "padded_attention",
     "pick",
     "rank_of",
@@ -82,6 +86,7 @@ __all__ = [
     "shared_playlists",
     "shift",
     "slice_order",
+    "standardise",
     "three_metrics",
     "training_step",
     "unseen_share",
