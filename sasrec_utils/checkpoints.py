@@ -236,9 +236,12 @@ def _load_moments(optimizer, tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = value.clone()  # the file is let go of
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        shapes = {moments[index][name].shape for name in ("exp_avg", "exp_avg_sq")}
-        if shapes != {parameter.shape} or moments[index]["step"].numel() != 1:
+    kinds = [(p, group.get("rows", False)) for group in optimizer.param_groups for p in group["params"]]
+    for index, (parameter, rows) in enumerate(kinds):
+        names, shape = ("exp_avg", "exp_avg_sq"), parameter.shape
+        if rows:  # of `optimizer.RowAdamW`
+            names, shape = ("square", "last"), parameter.shape[:1]
+        if {moments[index][name].shape for name in names} != {shape} or moments[index]["step"].numel() != 1:
             raise ValueError(f"moments of parameter {index} do not fit it")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 

@@ -21,8 +21,9 @@ from sasrec_utils.cli.parser import make_parser
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 ORDER = (
-    "mpd", "world", "sequences", "features", "evaluation", "baselines", "vectors", "losses", "model", "checkpoints", "training",
-    "reranking", "track_names", "playlist_text", "recommender", "cli", "__main__", "course",
+    "mpd", "world", "sequences", "features", "evaluation", "baselines", "vectors", "losses", "model", "objective",
+    "optimizer", "checkpoints", "training", "reranking", "track_names", "playlist_text", "recommender", "serving",
+    "cli", "__main__", "course",
 )  # fmt: skip
 PACKAGE = ROOT / "sasrec_utils"
 # Dotted name below the package, of every file: "model", "mpd.reading", "course.plots"; a folder is its `__init__.py`.
@@ -67,7 +68,8 @@ def tracked() -> list[Path]:
 def requirements() -> list[Requirement]:
     project = pyproject()["project"]
     extras = project.get("optional-dependencies", {}).values()
-    return [Requirement(line) for group in (project["dependencies"], *extras) for line in group]
+    listed = [Requirement(line) for group in (project["dependencies"], *extras) for line in group]
+    return [requirement for requirement in listed if requirement.name != project["name"]]  # an extra may take another
 
 
 def pins() -> list[Requirement]:

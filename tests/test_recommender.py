@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sasrec_utils.evaluation import ranks, top_k
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import Catalogue
-from sasrec_utils.recommender import Recommender, save_tracks
+from sasrec_utils.recommender import Recommendation, Recommender, save_tracks
 from sasrec_utils.sequences import Sequences, Vocabulary
 from sasrec_utils.training import CheckpointError, save
 
@@ -337,6 +337,12 @@ def test_the_rank_of_a_track_is_that_of_evaluation(recommender):
         expected = ranks(recommender.scorer, Sequences.from_lists([answer.history]), np.array([target]))[0]
         assert answer.rank(target) == expected
     assert answer.rank(answer.history[0]) == answer.rank(0) == answer.rank(N + 1) == 0
+
+
+def test_a_track_below_the_list_has_all_its_equals_before_it():
+    scores = np.array([9, 4, 3, 1, 1, 1, 0, 7], dtype=np.float32)  # padding, then tracks 1 to 7; 7 is no candidate
+    answer = Recommendation(pd.DataFrame({"track_id": [1, 2]}), [7], [], "", scores, {7})
+    assert [answer.rank(track) for track in range(8)] == [0, 1, 2, 5, 5, 5, 6, 0]
 
 
 def test_shares_are_the_softmax_of_sasrec_and_the_probabilities_of_others(recommender):

@@ -185,6 +185,16 @@ def _tracks(args: argparse.Namespace) -> int:
     return UNKNOWN
 
 
+def _serve(args: argparse.Namespace) -> int:
+    """The model behind HTTP, until it is told to stop."""
+    try:
+        from sasrec_utils.serving import serve  # with FastAPI and uvicorn, which only this command needs
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: python -m pip install --editable '.[serve]'.") from error
+    serve(args.data_dir, args.name, args.host, args.port, rerank=args.rerank is not False)
+    return DONE
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "make-data": _make_data,
@@ -193,6 +203,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": _evaluate,
     "recommend": _recommend,
     "tracks": _tracks,
+    "serve": _serve,
 }
 
 

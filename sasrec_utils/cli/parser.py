@@ -28,7 +28,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in (_add_run, _add_make_data, _add_prepare, _add_train, _add_evaluate, _add_recommend, _add_tracks):
+    for add in (_add_run, _add_make_data, _add_prepare, _add_train, _add_evaluate):
+        add(commands)
+    for add in (_add_recommend, _add_tracks, _add_serve):
         add(commands)
     return parser
 
@@ -110,6 +112,15 @@ def _add_tracks(commands) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
+def _add_serve(commands) -> None:
+    sub = _command(commands, "serve", "the recommender behind HTTP, and a page to try it, until Ctrl-C")
+    _place_options(sub)
+    host = "others than loopback need SASREC_TOKEN in the environment"
+    sub.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=host)
+    sub.add_argument("--port", type=_port, default=8000, metavar="N", help="0 takes a free one")
+    _rerank_option(sub, "let the second stage order the tracks (default: if the model has one)")
+
+
 # --- options that several commands have -------------------------------------------------------------------------------
 
 
@@ -175,6 +186,16 @@ def _whole(least: int) -> Callable[[str], int]:
 
     read.__name__ = "whole number"  # argparse says "invalid whole number value"
     return read
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{port} is no port: they go from 0 to 65535")
+    return port
+
+
+_port.__name__ = "whole number"
 
 
 def model_name(text: str) -> str:
