@@ -1,6 +1,6 @@
 """What side information buys, and for whom: the record that notebook 08 shows.
 
-    python benchmarks/features.py [--data DIR] [--seconds N]
+    python benchmarks/features.py [--data DIR] [--seconds N] [--world release]
 
 Three seeds of each model, in two worlds. *release*: 7,000 playlists of the teaching world in which a tenth of all
 tracks come out after playlist 5,600; models learn from the playlists before. *mpd-like*: 3,000 playlists with a long
@@ -127,16 +127,17 @@ def yardsticks(world: str, folder: Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def measure(folder: Path, seconds: float) -> None:
-    """Train and judge what is missing, seed by seed."""
+def measure(folder: Path, seconds: float, worlds: list[str]) -> None:
+    """Train and judge what is missing in these worlds, seed by seed."""
     began = time.perf_counter()
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    for world in WORLDS:
-        for name, found in yardsticks(world, folder).items() if not list(folder.glob(f"runs/{world}~oracle*")) else ():
-            np.savez(folder / "runs" / f"{world}~{name}~0.npz", seconds=0.0, **found)
+    for world in worlds:
+        if not list(folder.glob(f"runs/{world}~oracle*")):
+            for name, found in yardsticks(world, folder).items():
+                np.savez(folder / "runs" / f"{world}~{name}~0.npz", seconds=0.0, **found)
     for seed in SEEDS:
-        for world, models in MODELS.items():
-            for name, told in models.items():
+        for world in worlds:
+            for name, told in MODELS[world].items():
                 file = folder / "runs" / f"{world}~{name}~{seed}.npz"
                 if file.exists():
                     continue
@@ -186,6 +187,8 @@ def record(folder: Path) -> pd.DataFrame:
     """One row for each world, model, metric and group of targets."""
     rows = []
     for world in WORLDS:
+        if not list(folder.glob(f"runs/{world}~ids~*")):
+            continue
         groups = groups_of(dataset(world, folder, newcomers=True)[0])
         found: dict[str, list[np.ndarray]] = {}
         seconds: dict[str, list[float]] = {}
@@ -220,9 +223,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "features-benchmark")
     parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--world", choices=tuple(WORLDS), help="only this one (default: both)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    measure(args.data, args.seconds)
+    measure(args.data, args.seconds, [args.world] if args.world else list(WORLDS))
     target = ROOT / "notebooks" / "data" / "features.csv"
     record(args.data).to_csv(target, index=False, lineterminator="\n")
     print(target.name, "written")

@@ -19,7 +19,8 @@ def maps(
     """Tracks as points, a panel for each kind of vector [n, D], seen from its two widest sides (PCA).
 
     `groups` int [n]: which of `names` (at most eight) a track belongs to, by colour and marker. `new` bool [n]: drawn
-    hollow, larger and on top. The words say how many of a track's ten nearest neighbours, in all D dimensions, belong
+    hollow, larger and on top. Rows of NaN are left out of their panel. The words say how many of a track's ten nearest
+    neighbours, in all D dimensions, belong
     to its own group. Taught in notebook 08.
     """
     figure = Figure(figsize=(8.4, 4.5), layout="constrained")
@@ -27,18 +28,19 @@ def maps(
     new = np.zeros(len(groups), bool) if new is None else new
     each = []
     for axes, (title, vectors) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
-        points = _two_widest(vectors)
+        there = np.isfinite(vectors).all(1)
+        points, group, fresh_ones = _two_widest(vectors[there]), groups[there], new[there]
         for g in range(len(names)):
             style = {"marker": MARKERS[g], "s": 12, "linewidths": 0.7}
-            old, fresh = (points[(groups == g) & kind] for kind in (~new, new))
+            old, fresh = (points[(group == g) & kind] for kind in (~fresh_ones, fresh_ones))
             axes.scatter(*old.T, color=colours[g], alpha=0.55, label=names[g], **style)
             axes.scatter(*fresh.T, facecolors="white", edgecolors=colours[g], **style | {"s": 34, "linewidths": 1.3})
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.set(xlabel="widest direction", ylabel="second widest")
-        share = same_group(vectors, groups)
-        axes.set_title(f"{title}: {share:.0%} of neighbours", fontsize=10, fontweight="normal")
+        share = same_group(vectors[there], group)
+        axes.set_title(f"{title}: {share:.0%} of neighbours alike", fontsize=10, fontweight="normal")
         each.append(f"{title}: {share:.0%} of a track's ten nearest neighbours belong to its own group")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, markerscale=1.6)
