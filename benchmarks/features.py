@@ -7,7 +7,7 @@ tracks come out after playlist 5,600; models learn from the playlists before. *m
 tail, split at random. Each run's ranks are kept in DIR (a run that is there is not done again; `--seconds` stops after
 the run that goes beyond), and `features.csv` beside notebook 08 is made from all that are there: Recall@10 and NDCG@10
 over all targets (those that a model cannot reach are misses), as a mean over the seeds, with 95 % intervals over
-playlists, and the same for the paired difference to the model without side information. A minute or so a run, one
+playlists, and the same for the paired differences to two of the models (`REFERENCES`). A minute or so a run, one
 thread.
 """
 
@@ -40,6 +40,7 @@ WORLDS = {  # the world, playlists, epochs
     "release": (replace(TEACHING, cold_share=0.1, release=5_600), 7_000, 5),
     "mpd-like": (MPD_LIKE, 3_000, 3),
 }
+REFERENCES = ("ids", "ids + artist, album")  # `gap` and `more` in the record are paired differences to these two
 # What each model is told beside ids; "artist" stands for artist and album, "new" for newcomers.
 MODELS = {
     "release": {
@@ -187,7 +188,7 @@ def record(folder: Path) -> pd.DataFrame:
     """One row for each world, model, metric and group of targets."""
     rows = []
     for world in WORLDS:
-        if not list(folder.glob(f"runs/{world}~ids~*")):
+        if not all(list(folder.glob(f"runs/{world}~{name}~*")) for name in REFERENCES):
             continue
         groups = groups_of(dataset(world, folder, newcomers=True)[0])
         found: dict[str, list[np.ndarray]] = {}
@@ -203,11 +204,12 @@ def record(folder: Path) -> pd.DataFrame:
                     if not mask.any():
                         continue
                     summed, counts = by_playlist(runs.mean(0), mask)
-                    gap, _ = by_playlist(runs.mean(0) - values["ids"].mean(0), mask)
+                    gap, more = (by_playlist(runs.mean(0) - values[other].mean(0), mask)[0] for other in REFERENCES)
                     rows.append({
                         "world": world, "model": name, "metric": metric, "group": group, "targets": int(mask.sum()),
                         **dict(zip(("mean", "low", "high"), interval(summed, counts), strict=True)),
                         **dict(zip(("gap", "gap_low", "gap_high"), interval(gap, counts), strict=True)),
+                        **dict(zip(("more", "more_low", "more_high"), interval(more, counts), strict=True)),
                         "seeds": " ".join(f"{(run * mask).sum() / mask.sum():.4f}" for run in runs),
                         "epoch_seconds": round(float(np.median(seconds[name])), 1),
                     })  # fmt: skip

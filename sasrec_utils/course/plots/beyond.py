@@ -19,9 +19,8 @@ def maps(
     """Tracks as points, a panel for each kind of vector [n, D], seen from its two widest sides (PCA).
 
     `groups` int [n]: which of `names` (at most eight) a track belongs to, by colour and marker. `new` bool [n]: drawn
-    hollow, larger and on top. Rows of NaN are left out of their panel. The words say how many of a track's ten nearest
-    neighbours, in all D dimensions, belong
-    to its own group. Taught in notebook 08.
+    hollow, larger and on top. Rows of NaN are left out of their panel. The titles say how many of a track's ten nearest
+    neighbours, in all D dimensions, belong to its own group. Taught in notebook 08.
     """
     figure = Figure(figsize=(8.4, 4.5), layout="constrained")
     colours = [c for name, c in OKABE_ITO.items() if name != "black"] + ["#7F7F7F"]
@@ -41,7 +40,8 @@ def maps(
         axes.set(xlabel="widest direction", ylabel="second widest")
         share = same_group(vectors[there], group)
         axes.set_title(f"{title}: {share:.0%} of neighbours alike", fontsize=10, fontweight="normal")
-        each.append(f"{title}: {share:.0%} of a track's ten nearest neighbours belong to its own group")
+        often = "few" if share < 0.4 else "many" if share < 0.8 else "nearly all"
+        each.append(f"{title}: {often} of a track's ten nearest neighbours belong to its own group")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, markerscale=1.6)
     figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
