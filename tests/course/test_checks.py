@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -766,6 +767,68 @@ BROKEN |= {
                                                "score_newest", "distance_bias", "cut_head", "head_loss") for i in range(len(BROKEN[name]))]
 )  # fmt: skip
 def test_a_broken_variant_of_notebooks_03_and_04_is_found_and_named(name, index):
+    test_a_broken_variant_is_found_and_named(name, index)
+
+
+def _scaled(values, known, of_known=True, ddof=0, nothing=math.isnan, flag=True, guard=True):
+    there = [v for v in values[: known if of_known else None] if not nothing(v)]
+    mean = sum(there) / len(there)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in there) / (len(there) - ddof))
+    spread = spread or (1.0 if guard else 0.0)
+    return (
+        [0.0 if nothing(v) else (v - mean) / spread for v in values],
+        [int(nothing(v)) if flag else 0 for v in values],
+    )
+
+
+def _runs(word, n):
+    return [word[i : i + n] for i in range(len(word) - n + 1)]
+
+
+def _own(column, **more):
+    return lambda tracks: pd.DataFrame({"track_uri": tracks["track_uri"], "mine": column(tracks)} | more)
+
+
+BROKEN |= {
+    "standardise": [
+        (lambda values, known: _scaled(values, known, of_known=False), "only known tracks"),
+        (lambda values, known: _scaled(values, known, ddof=1), "divide by n"),
+        (lambda values, known: _scaled(values, known, nothing=lambda v: math.isnan(v) or v == 0), "0 is a number"),
+        (lambda values, known: _scaled(values, known, flag=False), "flag 1"),
+        (lambda values, known: _scaled(values, known, guard=False), "ZeroDivisionError"),
+        (lambda values, known: _scaled([0.0 if math.isnan(v) else v for v in values], known), "missing says nothing"),
+    ],
+    "letter_runs": [
+        (lambda word, n: _runs(word, n), "ends count as letters"),
+        (lambda word, n: _runs(f"<{word}>", 3), "whatever n is"),
+        (lambda word, n: _runs(f"<{word}>", n)[:-1], "ends count"),
+        (lambda word, n: _runs(f"<{word}>", n) or [f"<{word}>"], "too short"),
+    ],
+    "lift_for": [
+        (lambda odds, share: 0.0, "lift of 2"),
+        (lambda odds, share: math.log(share / (1 - share)) - sum(odds) / len(odds), "that of probabilities"),
+        (lambda odds, share: sum(odds) / len(odds) - math.log(share / (1 - share)), "lift of 2"),
+        (lambda odds, share: "2", "a number"),
+    ],
+    "own_feature": [
+        (lambda tracks: list(tracks), "a DataFrame"),
+        (lambda tracks: tracks[["track_name"]], "one row for each track"),
+        (lambda tracks: _own(lambda t: t["track_name"].str.len())(tracks.iloc[1:]), "8 tracks went in, 7"),
+        (lambda tracks: tracks[["track_uri"]], "a column of its own"),
+        (_own(lambda t: 1), "differs from track to track"),
+        (_own(lambda t: t["plays"]), "plays count all playlists"),
+        (_own(lambda t: np.arange(len(t))), "the order of the rows"),
+        (_own(lambda t: t["track_name"].str.len().map(lambda n: "?" if n == 4 else str(n))), "load_features"),
+        (lambda tracks: tracks.nothing, "AttributeError"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [(name, i) for name in ("standardise", "letter_runs", "lift_for", "own_feature") for i in range(len(BROKEN[name]))],
+)
+def test_a_broken_variant_of_notebook_08_is_found_and_named(name, index):
     test_a_broken_variant_is_found_and_named(name, index)
 
 

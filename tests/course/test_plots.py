@@ -26,6 +26,10 @@ CALLS = {
     "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
     "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
     "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
+    "maps": lambda: plots.maps(
+        {"by id": np.random.default_rng(0).normal(size=(24, 4)), "by genre": np.eye(3)[np.arange(24) % 3]},
+        np.arange(24) % 3, ["jazz", "soul", "punk"], "Genres part", np.arange(24) > 20,
+    ),
     "by_group": lambda: plots.by_group(
         ["short", "long"],
         {"Markov": [(0.2, 0.1, 0.3), (0.4, 0.3, 0.5)], "oracle": [(0.5, 0.4, 0.6), (0.6, 0.5, 0.7)]},

@@ -32,6 +32,7 @@ from sasrec_utils.course.checks.explore import (
     slice_order,
     unseen_share,
 )
+from sasrec_utils.course.checks.features import letter_runs, lift_for, own_feature, standardise
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
 from sasrec_utils.course.checks.scale import best_in_blocks, extrapolate, received, step_bytes, under_way
@@ -69,12 +70,15 @@ __all__ = [
     "impossible",
     "keep_newest",
     "leaks",
+    "letter_runs",
+    "lift_for",
     "loss_in_nats",
     "masked_attention",
     "masked_loss",
     "negatives",
     "next_share",
     "next_tracks",
+    "own_feature",
     "padded_attention",
     "pick",
     "rank_of",
@@ -86,6 +90,7 @@ __all__ = [
     "shared_playlists",
     "shift",
     "slice_order",
+    "standardise",
     "step_bytes",
     "three_metrics",
     "training_step",

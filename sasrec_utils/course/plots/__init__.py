@@ -6,6 +6,7 @@ either. Colours are Okabe and Ito's (distinct for colour-blind people), always d
 line style or a hatch; magnitudes go from white to dark in one hue. Nothing here keeps pyplot figures open.
 """
 
+from sasrec_utils.course.plots.beyond import maps, nearest
 from sasrec_utils.course.plots.data import batch, lags, looks, spread, unseen
 from sasrec_utils.course.plots.diagrams import journey, shift
 from sasrec_utils.course.plots.model import (
@@ -49,7 +50,9 @@ __all__ = [
     "learning_rates",
     "looks",
     "loss_curves",
+    "maps",
     "matrices",
+    "nearest",
     "one_query",
     "over_sizes",
     "power_law",
