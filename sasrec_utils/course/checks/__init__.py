@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00 to 07, their solutions in `notebooks/solutions`.
+in notebooks 00 to 09, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (
@@ -34,6 +34,7 @@ from sasrec_utils.course.checks.explore import (
 )
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
+from sasrec_utils.course.checks.reranking import artist_habit, candidates, held_out, leaky_plans
 from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
 from sasrec_utils.course.checks.start import next_tracks, rank_of, share_of_best
 from sasrec_utils.course.checks.training import (
@@ -50,9 +51,11 @@ __all__ = [
     "Result",
     "after_shuffling",
     "allowed_mask",
+    "artist_habit",
     "at_most",
     "attention_row",
     "bucket",
+    "candidates",
     "collision",
     "cut_head",
     "diagnoses",
@@ -60,11 +63,13 @@ __all__ = [
     "distance_bias",
     "head_loss",
     "early_stop",
+    "held_out",
     "hidden_leak",
     "honest_rank",
     "honest_split",
     "impossible",
     "keep_newest",
+    "leaky_plans",
     "leaks",
     "loss_in_nats",
     "masked_attention",
