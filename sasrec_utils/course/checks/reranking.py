@@ -47,9 +47,13 @@ def artist_habit(function: Callable[[list[str], str], float]) -> None:
     expect(function, ([], a), 0.0, "an empty playlist has no habit")
     expect(function, ([b], a), 0.0, "an artist that the playlist has never had cannot come back")
     expect(function, ([a], a), after(0, 0), "no pair yet: only the two imaginary steps count")
-    expect(function, ([a, b, a, b], a), after(2, 2), "Ann was last heard at age 1, so she would come back after 2 steps")
+    expect(
+        function, ([a, a, b], b), after(1, 2), "Bob would come back after 1 step, as this playlist did with Ann once"
+    )
+    expect(
+        function, ([b, b, a, b], a), after(1, 2), "Ann was last heard at age 1, so she would come back after 2 steps"
+    )
     expect(function, ([a, b, a, b], b), after(0, 1), "Bob has ages 0 and 2: of the habits of 1 and 3 steps the larger")
-    expect(function, ([a, a, b], b), after(1, 2), "a habit is the playlist's: Ann after Ann counts for Bob as well")
     expect(function, ([a, b, b, a], a), after(1, 3), "of several ages the one with the largest habit")
     expect(function, ([a] + [b] * 7, a), after(0, 0), "an age of 7 still counts")
     expect(function, ([a] + [b] * 8, a), 0.0, "ages from 8 on do not count")
@@ -82,5 +86,5 @@ def leaky_plans(answer: Mapping[str, str | None]) -> None:
     _labels(
         answer,
         _PLANS,
-        "Write down, plan by plan, which tracks every scorer has seen. Is a target of the trees, or of the exam, there?",
+        "Write down for each plan what every scorer has seen. Are targets of the trees, or of the exam, among them?",
     )
