@@ -1,6 +1,6 @@
 """Do sparse tables cost quality? The same trainings with dense and with sparse gradients, on made-up playlists.
 
-    python benchmarks/sparse_tables.py [--playlists 3000] [--seeds 2] [--epochs 4] [--shape best] [--untied]
+    python benchmarks/sparse_tables.py [--playlists 3000] [--seeds 2] [--epochs 4] [--two-tables]
 
 The sampled softmax, as above 100,000 tracks. For each seed the trainings start from the same weights and see the same
 batches and negatives. The spread over seeds is the yardstick.
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="mpd-like")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--shape", choices=("paper", "best"), default="best")
+    parser.add_argument("--two-tables", action="store_true", help="also with a second table for the output")
     parser.add_argument("--table-lr", type=float, nargs="+", default=[5.0], help="times lr, for the sparse tables")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -35,13 +35,13 @@ def main() -> None:
         data = load_dataset(prepare(f"{folder}/raw", f"{folder}/prepared", progress=False), min_count=2)
     N = data.vocabulary.n_items
     groups = data.artist_of[: N + 1], data.album_of[: N + 1]
-    shape, plan = recipe(args.shape, N, *(int(group.max()) for group in groups))
+    shape, plan = recipe("best", N, *(int(group.max()) for group in groups))
     shape = replace(shape, dim=64, heads=2)
     plan = replace(plan, loss="sampled_softmax", epochs=args.epochs, batch_size=64)
-    print(f"{N:,} tracks, {int(np.maximum(data.train.lengths - 1, 0).sum()):,} targets an epoch, {args.shape}\n")
+    print(f"{N:,} tracks, {int(np.maximum(data.train.lengths - 1, 0).sum()):,} targets an epoch\n")
     print("| seed | tables | validation loss | Recall@10 | NDCG@10 | seconds |\n|---|---|---|---|---|---|")
     for seed in range(args.seeds):
-        for tied in (True, False):
+        for tied in (True, False)[: 1 + args.two_tables]:
             for tables, rate in [("dense", plan.table_lr), *(("sparse", rate) for rate in args.table_lr)]:
                 model = SASRec(replace(shape, tied=tied), *groups, seed=seed)
                 changed = replace(plan, tables=tables, table_lr=rate, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,7 +33,7 @@ class Objective(nn.Module):
 
     One module, so that precision and data parallelism reach the loss too. `config`: a `training.TrainConfig`.
     `rows`: the tracks of the training playlists, int [R], by which the sampled softmax draws; without them it draws all
-    tracks alike. Taught in notebook 04 §2 and §7.
+    tracks alike. Taught in notebook 05 §2 and §7.
     """
 
     def __init__(self, model: SASRec, config, rows: np.ndarray | None = None):
@@ -47,11 +48,11 @@ class Objective(nn.Module):
             # No buffers: torch.distributed would send them from process to process at every step.
             self.rows, self.log_q = torch.from_numpy(rows), (plays / len(rows)).log()
 
-    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, targets: Tensor, titles: Tensor | None = None) -> Tensor:
         model, real = self.model, targets > 0
-        hidden = model(ids)
+        hidden = model(ids, titles=titles)
         if self.config.loss == "softmax":
-            half = self.half and hidden.device.type == "cpu"
+            half = self.half if hidden.device.type == "cpu" else self._autocast(hidden)
             if self.config.unseen_only:
                 pointed = model.pointed(hidden, ids, targets)
                 return unseen_softmax_loss(hidden, ids, targets, model.table(), half, pointed)
@@ -66,9 +67,15 @@ class Objective(nn.Module):
             summed = summed + loss * (part[2] > 0).sum()
         return summed / real.sum()
 
+    def _autocast(self, hidden: Tensor) -> bool:
+        """Whether the largest product, with the table, is bfloat16 because the others are."""
+        kind = hidden.device.type
+        bfloat16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+        return bfloat16 and self.config.scores != "float32"
+
     def _drawn(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
         """The losses that draw negatives, some of its own for each position: [T, k] tracks."""
-        N, k, real = self.model.n_items, self.config.own_negatives, targets > 0
+        N, k, real = self.model.config.n_known, self.config.own_negatives, targets > 0
         hidden, y = hidden[real], targets[real]  # [T, D], [T]: nothing below is computed for padding
         if self.config.loss == "sampled_softmax":
             # A random row of the training playlists: each track as often as it is played.
@@ -87,7 +94,12 @@ class Objective(nn.Module):
 
         In one look-up: the gradient of each look-up is a whole table of its own.
         """
-        rows = self.model.score_embed(torch.cat([y, drawn.flatten()]))
+        ids = torch.cat([y, drawn.flatten()])
+        if self.config.sparse(self.model.n_items):  # each track once: it is looked up in several tables
+            ids, place = ids.unique(return_inverse=True)
+            rows = F.embedding(place, self.model.score_embed(ids))
+        else:
+            rows = self.model.score_embed(ids)
         positive, negative = rows.split([y.numel(), drawn.numel()])
         return positive, negative.view(*drawn.shape, -1)
 

@@ -24,6 +24,8 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from scipy.optimize import brentq
+from scipy.special import expit
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -39,6 +41,7 @@ from sasrec_utils.checkpoints import (
     writing,
 )
 from sasrec_utils.evaluation import ndcg_at, ranks, recall_at
+from sasrec_utils.evaluation.ranking import score_batches, seen_pairs
 from sasrec_utils.losses import softmax_loss, unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.objective import Objective, half_scores
@@ -56,9 +59,11 @@ NEGATIVES = {"softmax": 0, "sampled_softmax": 16, "bce": 1, "gbce": 16}
 LOSSES = tuple(NEGATIVES)
 FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer than the rest together
 DENSE_TABLES = 100_000  # tracks; beyond it most of a step would be spent on rows that it has not used
+FEW_ROWS = 600_000  # that a run with few plays should see: on LastFM NDCG@10 .034 after 3 epochs, .048 after 12
 FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (see `recipe`)
 BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
+LIFT_PLAYLISTS = 2_000  # at most that many say how often a newcomer is next
 VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many for their ranks: a minute at any size
 
 
@@ -148,7 +153,9 @@ def recipe(
     faster, but ends no better, and each step takes half as long again. Without `n_rows` plays are taken to be many.
 
     Above `FULL_SOFTMAX` tracks the loss is the sampled softmax, with 16 negatives of its own for each position. The
-    full softmax compares every position with every track; here only Adam still passes over all tracks, once a step.
+    full softmax compares every position with every track, and Adam passes over all tables; here a step takes the same
+    time at any number of tracks. One table serves input and output, which takes half the memory and, with a few plays
+    for each track, learned more (`benchmarks/sparse_tables.py`).
     """
     if shape not in ("paper", "best"):
         raise ValueError(f"shape must be best or paper, got {shape!r}")
@@ -157,11 +164,13 @@ def recipe(
     plan = TrainConfig(epochs=8, batch_size=64, lr=5e-3, table_lr=5.0, unseen_only=True)
     if shape == "best":
         features = {"n_artists": n_artists, "n_albums": n_albums}
-        model = replace(model, dropout=0.25, positions="relative", tied=False, **features)
+        model = replace(model, dropout=0.25, positions="relative", tied=large, **features)
         plan = replace(plan, epochs=6)
         if n_rows is not None and n_rows < FEW_PLAYS * n_items and not large:
             model = replace(model, dim=64, heads=2, max_len=50, dropout=0.5, pointer=bool(n_artists or n_albums))
-            plan = replace(plan, epochs=3, lr=3e-3, table_lr=0.5, start="counts")
+            # As many steps whatever there is to learn from: three epochs of 1,000 playlists are 40, too few to get off.
+            epochs = min(max(round(FEW_ROWS / max(1, n_rows)), 3), 12)
+            plan = replace(plan, epochs=epochs, lr=3e-3, table_lr=0.5, start="counts")
     if large:
         plan = replace(plan, loss="sampled_softmax", batch_size=128)
     return model, plan
@@ -202,6 +211,7 @@ def fit(
                 if epoch - 1 - state.best_epoch >= config.patience:
                     break
                 row = _epoch(run, epoch, bar)
+                lift_newcomers(model, run.histories, run.targets)
                 row |= validate(model, run.valid, run.histories, run.targets, config.unseen_only)
                 state.history.append(row)
                 bar.set_postfix_str(f"loss {row['train_loss']:.3f}, valid NDCG@10 {row['valid_ndcg@10']:.4f}")
@@ -234,8 +244,9 @@ class _Run:
 
 
 def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConfig) -> _Run:
-    known = train.keep(train.items <= model.n_items)
-    n_batches = -(-len(windows(known, model.config.max_len)[0]) // config.batch_size)
+    train, valid = (_titled_for(model, seqs) for seqs in (train, valid))
+    known = train.keep(train.items <= model.config.n_known)
+    n_batches = -(-len(windows(known, model.window)[0]) // config.batch_size)
     if n_batches == 0:
         raise ValueError("nothing to train on: no training playlist holds two known tracks")
     valid = _judges(valid, model.n_items)
@@ -244,7 +255,7 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
         raise ValueError("nothing to choose the best epoch by: no validation playlist ends with a known track")
     model.count(torch.from_numpy(np.bincount(known.items, minlength=model.n_items + 1)))
     if config.start == "counts":
-        model.start_from(count_vectors(known, model.n_items, model.config.dim))
+        model.start_from(count_vectors(known, model.config.n_known, model.config.dim))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
     objective, sparse = Objective(model, config, known.items), config.sparse(model.n_items)
@@ -253,6 +264,13 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
     optimizer = kind(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
     objective, optimizer = fabric.setup(objective, optimizer)
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
+
+
+def _titled_for(model: SASRec, seqs: Sequences) -> Sequences:
+    """The playlists with titles, none where there are none, for a model that reads titles, else without."""
+    if not model.config.n_words:
+        return replace(seqs, titles=None)
+    return replace(seqs, titles=seqs.titles or Sequences.from_lists([[]] * len(seqs)))
 
 
 def _judges(valid: Sequences, n_items: int) -> Sequences:
@@ -301,11 +319,13 @@ def _step(run: _Run, batch: Batch, rate: float) -> float:
         group["lr"] = rate * group["times"]
     # A last batch with fewer windows than processes: the others take its first window and give it no weight.
     first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
-    ids, targets = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
-    ids, targets = ids.to(fabric.device, non_blocking=True), targets.to(fabric.device, non_blocking=True)
+    parts = [torch.from_numpy(part[first :: fabric.world_size]) for part in batch]
+    if fabric.device.type == "cuda":  # from other memory a copy makes the host wait, whatever `non_blocking` says
+        parts = [part.pin_memory() for part in parts]
+    parts = [part.to(fabric.device, non_blocking=True) for part in parts]  # ids, targets and, where read, titles
     # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
     own = np.count_nonzero(batch.targets[fabric.global_rank :: fabric.world_size])
-    loss = run.objective(ids, targets) * (own / np.count_nonzero(batch.targets) * fabric.world_size)
+    loss = run.objective(*parts) * (own / np.count_nonzero(batch.targets) * fabric.world_size)
     value = loss.item()
     if math.isfinite(value):
         run.optimizer.zero_grad()
@@ -371,8 +391,11 @@ def _fingerprint(run: _Run) -> str:
     for seqs in (run.known, run.valid):
         digest.update(np.ascontiguousarray(seqs.items).data)
         digest.update(np.ascontiguousarray(seqs.offsets).data)
-    for _, ids in run.model.named_buffers():
-        digest.update(ids.cpu().numpy().data)
+        if seqs.titles is not None:
+            digest.update(np.ascontiguousarray(seqs.titles.items).data)
+    for name, ids in run.model.named_buffers():
+        if name != "lift":  # which is learned
+            digest.update(ids.cpu().numpy().data)
     return digest.hexdigest()
 
 
@@ -387,24 +410,27 @@ def validate(
     the same ones.
     """
     model.eval()
-    known = valid.keep(valid.items <= model.n_items)
+    valid = _titled_for(model, valid)
+    known = valid.keep(valid.items <= model.config.n_known)
     device = model.item_emb.weight.device
     share = VALID_SCORES / (model.n_items + 1) / max(1, int(np.maximum(known.lengths - 1, 0).sum()))
     rng = np.random.default_rng(0)
     summed, count = 0.0, 0
     with _one_table(model) as table:
         for batch in batches(known, model.config.max_len, 256):
-            ids, y = (torch.from_numpy(part).to(device) for part in batch)
+            ids, y, *titles = (torch.from_numpy(part).to(device) for part in batch)
             if share < 1:
                 y[torch.from_numpy(rng.random(y.shape) >= share).to(device)] = 0
             real = y > 0
             if not real.any():
                 continue
-            hidden = model(ids)
+            hidden = model(ids, titles=titles[0] if titles else None)
             if unseen_only:
-                loss = unseen_softmax_loss(hidden, ids, y, table, pointed=model.pointed(hidden, ids, y))
+                loss = unseen_softmax_loss(
+                    hidden, ids, y, table[: model.config.n_known + 1], pointed=model.pointed(hidden, ids, y)
+                )
             else:
-                loss = softmax_loss(hidden[real], y[real], table)
+                loss = softmax_loss(hidden[real], y[real], table[: model.config.n_known + 1])
             summed, count = summed + loss.item() * int(real.sum()), count + int(real.sum())
         found = ranks(model, histories, targets)
     return {
@@ -412,6 +438,40 @@ def validate(
         "valid_recall@10": float(recall_at(found, 10).mean()) if (found > 0).any() else 0.0,
         "valid_ndcg@10": float(ndcg_at(found, 10).mean()) if (found > 0).any() else 0.0,
     }
+
+
+@torch.inference_mode()
+def lift_newcomers(model: SASRec, histories: Sequences, targets: np.ndarray) -> None:
+    """Set by how much newcomers are lifted, so that they are next as often as they are on these validation playlists.
+
+    Training has nothing to say on that: what it does not know is never next there. How much all newcomers together
+    should get is one number, and the validation playlists tell it: `lift` is that for which the mean probability of
+    "a newcomer" over these playlists is the share of newcomers among their targets, which is where the likelihood of
+    "a newcomer or not" is highest. Without newcomers nothing happens.
+    """
+    if not model.config.n_new:
+        return
+    model.eval()
+    model.lift.zero_()
+    some = np.flatnonzero((targets > 0) & (targets <= model.n_items))[:LIFT_PLAYLISTS]
+    histories, new = histories.take(some), targets[some] > model.config.n_known
+    share = (new.sum() + 0.5) / (len(new) + 1)  # never quite none of them, never all
+    for _ in range(4 if model.config.pointer else 1):  # what points at newcomers is not lifted: step by step then
+        odds = _newcomer_odds(model, histories)
+        model.lift += brentq(lambda more, odds=odds: expit(odds + more).mean() - share, -60.0, 60.0)
+        model.lift.clamp_(-20.0, 20.0)
+
+
+def _newcomer_odds(model: SASRec, histories: Sequences) -> np.ndarray:
+    """log P(a newcomer is next) / P(a known track is), float64 [U]."""
+    first, odds = model.config.n_known + 1, []
+    with model.unchanged():
+        for _, part, scores in score_batches(model, histories, 256):
+            scores[:, 0] = -np.inf
+            scores[seen_pairs(part, model.n_items)] = -np.inf
+            scores = torch.from_numpy(scores)
+            odds.append(scores[:, first:].logsumexp(1) - scores[:, :first].logsumexp(1))
+    return torch.cat(odds).double().clamp(-50, 50).numpy()
 
 
 @contextlib.contextmanager
@@ -439,7 +499,7 @@ def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
         kind = "dense"
         if name in sparse:
             kind = "rows"
-        elif name.startswith(("item_emb", "pos_emb", "features", "output")):
+        elif name.startswith(("item_emb", "pos_emb", "features", "output", "word_emb", "number_emb")):
             kind = "table"
         elif name.endswith(("distance", "distance.bias")):
             kind = "distance"

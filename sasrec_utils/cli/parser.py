@@ -97,6 +97,7 @@ def _add_recommend(commands) -> None:
         metavar="FILE",
         help="tracks to put before those: a CSV or M3U export, or lines 'Artist - Title'; - reads what is piped in",
     )
+    sub.add_argument("--title", default="", help="of the playlist, for a model trained with --titles; needs no track")
     _place_options(sub)
     sub.add_argument("-k", type=_whole(1), default=10, metavar="N", help="how many tracks")
     _rerank_option(sub, "let the second stage order them (default: if the model has one)")
@@ -135,6 +136,11 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
         default="best",
         help="best: relative positions, artists and albums; paper: absolute positions, track ids only",
     )
+    table = (
+        "what is known of tracks: CSV or Parquet with a column track_uri; never played tracks can then be recommended"
+    )
+    sub.add_argument("--features", metavar="FILE", help=table)
+    sub.add_argument("--titles", action="store_true", help="read the titles of playlists too")
     plays = "plays in training that make a track known"
     sub.add_argument("--min-count", type=_whole(1), default=2, metavar="N", help=plays)
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of split, weights and batches")

@@ -19,7 +19,9 @@ from sasrec_utils.serving.messages import Problem
 
 __all__ = ["Guard", "log", "problem"]
 
-MAX_BODY = 1_000_000  # bytes
+MAX_BODY = 2_000_000  # bytes
+# What is beyond is still read, and thrown away, for most clients listen only when all is sent; beyond this no more.
+MAX_READ = 10 * MAX_BODY
 BODY_SECONDS = 10  # in which a body must have come: who trickles it must not hold a connection for ever
 OPEN = ("/", "/health", "/openapi.json")  # say nothing that needs a token
 
@@ -71,7 +73,7 @@ class Guard:
 
         try:
             self._check_token(scope)
-            await self.app(scope, _replay(await _read(scope, receive), receive), tell)
+            await self.app(scope, _replay(await _read(receive), receive), tell)
         except Refused as refusal:
             await _answer(tell, refusal)
         except Exception as error:
@@ -95,25 +97,25 @@ class Guard:
             raise Refused(401, "unauthorized", "This server wants the header 'Authorization: Bearer TOKEN'.")
 
 
-async def _read(scope, receive) -> bytes:
+async def _read(receive) -> bytes:
     """The whole body. Raises Refused when it is too large, or takes too long, and reads no more than is allowed."""
-    length = dict(scope["headers"]).get(b"content-length", b"0")
-    body, more = b"", True
-    if length.isdigit() and int(length[:20]) > MAX_BODY:
-        raise Refused(413, "too_large", f"The body may have {MAX_BODY:,} bytes at most.")
+    body, size, more = bytearray(), 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Refused(408, "timeout", "The request ended before its body did.")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > MAX_BODY:
-                    raise Refused(413, "too_large", f"The body may have {MAX_BODY:,} bytes at most.")
+                part = message.get("body", b"")
+                size += len(part)
+                if size <= MAX_BODY:
+                    body += part
+                more = message.get("more_body", False) and size <= MAX_READ
     except TimeoutError:
         raise Refused(408, "timeout", f"The body did not come within {BODY_SECONDS} seconds.") from None
-    return body
+    if size > MAX_BODY:
+        raise Refused(413, "too_large", f"The body may have {MAX_BODY:,} bytes at most.")
+    return bytes(body)
 
 
 def _replay(body: bytes, receive) -> Callable:

@@ -46,6 +46,26 @@ def test_the_solution_passes(name):
     assert result.text.startswith("✔")
 
 
+def _blocks(scores, k, size, offset=True, share=False, sort=True, each=1 << 30):
+    """The best in blocks, with what people get wrong about it."""
+    found = []
+    for first in range(0, len(scores), size):
+        block = sorted(enumerate(scores[first : first + size]), key=lambda pair: -pair[1])
+        most = max(1, k // -(-len(scores) // size)) if share else min(k, each)
+        found += [(place + first * offset, score) for place, score in block[:most]]
+    if sort:
+        found.sort(key=lambda pair: -pair[1])
+    return [place for place, _ in found[:k]]
+
+
+def _line(sizes, values, wanted):
+    return float(np.polyval(np.polyfit(sizes, values, 1), wanted))
+
+
+def _last_two(sizes, values, wanted):
+    return float(np.exp(np.polyval(np.polyfit(np.log(sizes[-2:]), np.log(values[-2:]), 1), np.log(wanted))))
+
+
 def test_every_check_has_a_solution_and_broken_variants():
     assert set(SOLUTIONS) == set(checks.__all__) - {"Result", "bucket"} == set(BROKEN)
 
@@ -66,6 +86,7 @@ def test_the_stub_is_not_attempted_yet(name):
         "loss_in_nats": None,
         "diagnoses": dict.fromkeys("ABCD"),
         "leaky_plans": dict.fromkeys("ABCDE"),
+        "under_way": None,
     }
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
@@ -488,6 +509,47 @@ BROKEN |= {
             lambda h, t, n, k, rng: [_left(h, t, n)[int(len(_left(h, t, n)) * rng.random() ** 2)] for _ in range(k)],
             "equally",
         ),
+    ],
+    "under_way": [
+        (2400, "milliseconds"),
+        (37.5, "a rate times a time"),
+        (125, "single worker"),
+        (3, "not a whole number"),
+        (0.0024, "fewer than three"),
+        ("2.4", "without quotation marks"),
+    ],
+    "step_bytes": [
+        (lambda rows, dim, used, sparse: 4 * rows * dim, "two moments"),
+        (lambda rows, dim, used, sparse: 16 * rows * dim, "two numbers for each"),
+        (lambda rows, dim, used, sparse: 16 * (used if sparse else rows) * dim, "two numbers for each"),
+        (lambda r, d, u, sparse: 4 * r * d + 8 * r + 4 * u * d if sparse else 16 * r * d, "8 bytes (int64)"),
+        (lambda r, d, u, sparse: 12 * r * d + u * (4 * d + 8) if sparse else 16 * r * d, "two numbers for each"),
+        (lambda r, d, u, sparse: 4 * r * d + 4 * r + u * (4 * d + 8) if sparse else 16 * r * d, "two numbers for each"),
+        (lambda rows, dim, used, sparse: None, "returns nothing"),
+    ],
+    "best_in_blocks": [
+        (lambda *args: _blocks(*args, offset=False), "from the start of all scores"),
+        (lambda *args: _blocks(*args, share=True), "all of the best may stand in one block"),
+        (lambda *args: _blocks(*args, sort=False), "count from the start"),
+        (lambda *args: _blocks(*args, each=1), "all of the best may stand in one block"),
+        (lambda s, k, size: _blocks(s[: len(s) // size * size], k, size), "may be shorter"),
+        (lambda s, k, size: [s.index(x) for x in sorted(s)[:k]], "one block is all"),
+        (lambda s, k, size: _blocks(s, min(k, size), size), "larger than a block"),
+    ],
+    "extrapolate": [
+        (_line, "a line through logarithms"),
+        (lambda sizes, values, wanted: values[-1] * wanted / sizes[-1], "what did not grow"),
+        (_last_two, "least squares"),
+        (lambda sizes, values, wanted: values[-1], "ten times the time"),
+        (lambda sizes, values, wanted: math.log(wanted), "ten times the time"),
+        (lambda sizes, values, wanted: None, "returns nothing"),
+    ],
+    "received": [
+        (lambda p, r, d, u, sparse: (p - 1) * u * (4 * d + 8) if sparse else (p - 1) * 4 * r * d, "never more"),
+        (lambda p, r, d, u, sparse: (p - 1) * u * 4 * d if sparse else 2 * (p - 1) / p * 4 * r * d, "8 for where"),
+        (lambda p, r, d, u, sparse: u * (4 * d + 8) if sparse else 2 * (p - 1) / p * 4 * r * d, "needs nobody"),
+        (lambda p, r, d, u, sparse: 2 * (p - 1) / p * 4 * r * d, "the other used"),
+        (lambda p, r, d, u, sparse: 2 * (p - 1) / p * u * (4 * d + 8) if sparse else 8 * r * d * (p - 1) / p, "p - 1"),
     ],
 }
 

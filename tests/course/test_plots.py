@@ -212,6 +212,10 @@ CALLS |= {
     "wiring": plots.wiring,
     "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),
     "split_heads": lambda: plots.split_heads(TINY, 2, ["a", "b"], ["Nuria", "loud"], "Cut in two"),
+    "growth": lambda: plots.growth(
+        {"seconds": {"prepare": ([1, 10], [0.2, 2.0]), "make": ([1, 10], [1.0, 11.0])}, "GB": {"prepare": ([1, 10], [0.2, 0.3])}},
+        "slices", "It grows", {"seconds": {"prepare": ([1000], [200.0])}},
+    ),
     "effects": lambda: plots.effects(["cut", "flat"], {"seed 0": [(0.5, 0.4, 0.6), (-0.2, -0.3, -0.1)]}, "nats", "Cut costs"),
 }  # fmt: skip
 WORDS |= {
@@ -223,6 +227,7 @@ WORDS |= {
     "wiring": "x + f(LN(x))",
     "one_query": "old 0.62 and 0.62, new 0.12 and 0.38. It takes home Nuria 1.43, loud −0.62",
     "split_heads": "head 1 has Nuria; head 2 has loud",
+    "growth": "seconds, prepare 0.2 at 1, 2 at 10, estimated 200 at 1,000; seconds, make 1 at 1, 11 at 10; GB, prepare 0.2 at 1",
     "effects": "nats. cut: seed 0 0.50 (0.40 to 0.60); flat: seed 0 -0.20 (-0.30 to -0.10)",
 }
 

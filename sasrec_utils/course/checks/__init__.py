@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00 to 09, their solutions in `notebooks/solutions`.
+in notebooks 00 to 10, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (
@@ -35,6 +35,7 @@ from sasrec_utils.course.checks.explore import (
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
 from sasrec_utils.course.checks.reranking import artist_habit, candidates, held_out, leaky_plans
+from sasrec_utils.course.checks.scale import best_in_blocks, extrapolate, received, step_bytes, under_way
 from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
 from sasrec_utils.course.checks.start import next_tracks, rank_of, share_of_best
 from sasrec_utils.course.checks.training import (
@@ -54,6 +55,7 @@ __all__ = [
     "artist_habit",
     "at_most",
     "attention_row",
+    "best_in_blocks",
     "bucket",
     "candidates",
     "collision",
@@ -63,6 +65,7 @@ __all__ = [
     "distance_bias",
     "head_loss",
     "early_stop",
+    "extrapolate",
     "held_out",
     "hidden_leak",
     "honest_rank",
@@ -80,6 +83,7 @@ __all__ = [
     "padded_attention",
     "pick",
     "rank_of",
+    "received",
     "same_artist",
     "sampled_hit",
     "score_newest",
@@ -87,8 +91,10 @@ __all__ = [
     "shared_playlists",
     "shift",
     "slice_order",
+    "step_bytes",
     "three_metrics",
     "training_step",
+    "under_way",
     "unseen_share",
     "weights_say",
     "without",

@@ -20,6 +20,7 @@ from sasrec_utils.course.plots.model import (
     split_heads,
     wiring,
 )
+from sasrec_utils.course.plots.scale import growth, power_law
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
 from sasrec_utils.course.plots.stages import funnel
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
@@ -44,6 +45,7 @@ __all__ = [
     "falls",
     "funnel",
     "gaps",
+    "growth",
     "journey",
     "lags",
     "learning_rates",
@@ -52,6 +54,7 @@ __all__ = [
     "matrices",
     "one_query",
     "over_sizes",
+    "power_law",
     "promises",
     "shift",
     "split_heads",
