@@ -23,6 +23,7 @@ from sasrec_utils.course.plots.model import (
 )
 from sasrec_utils.course.plots.scale import growth, power_law
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
+from sasrec_utils.course.plots.stages import funnel
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
 from sasrec_utils.course.plots.training import Live, dots, gaps, learning_rates, loss_curves
 
@@ -43,6 +44,7 @@ __all__ = [
     "dots",
     "effects",
     "falls",
+    "funnel",
     "gaps",
     "growth",
     "journey",
