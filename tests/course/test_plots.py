@@ -211,7 +211,9 @@ CALLS |= {
     "matrices": lambda: plots.matrices({"x": TINY, "y": 2 * TINY}, ["a", "b"], "Twice as much", ["→"]),
     "matrices, a mask": lambda: plots.matrices({"may": np.array([[True, False], [False, False]])}, ["a", "b"], "One"),
     "over_sizes": lambda: plots.over_sizes([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
-    "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
+    "cost": lambda: plots.cost(
+        {"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}, "More costs more"
+    ),
     "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
     "wiring": plots.wiring,
     "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),

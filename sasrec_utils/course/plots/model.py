@@ -362,8 +362,8 @@ def over_sizes(
 
 
 @styled
-def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]]) -> Picture:
-    """What a step costs against each size: name → (sizes, seconds, seconds by the formula). Taught in notebook 05."""
+def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[float]]], finding: str) -> Picture:
+    """What a step costs against each size: name → (sizes, seconds, seconds by the formula). Notebook 05 §3."""
     figure = Figure(figsize=(8.6, 3.3), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(measured), sharey=True))
     each = []
@@ -381,9 +381,7 @@ def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[f
         )
     panels[0].set_ylabel("ms a batch (log scale)")
     panels[0].legend(loc="upper left", fontsize=9)
-    figure.suptitle(
-        "The count of multiplications foretells the time", fontsize=11, fontweight="bold", x=0.01, ha="left"
-    )
+    _title(figure, finding)
     return Picture(figure, "; ".join(each) + ".")
 
 
