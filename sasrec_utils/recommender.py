@@ -114,13 +114,19 @@ class Recommender:
         self.scorer, self.names, self.remark = scorer, TrackNames(tracks), remark
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, rerank: bool = False) -> Recommender:
+    def load(cls, directory: str | os.PathLike, rerank: bool = False, device: str = "cpu") -> Recommender:
         """The recommender of a model directory. Raises CheckpointError if something is missing or damaged.
 
         With `rerank`, the second stage orders what the model and the counts find, if one lies there: the better list,
-        but its scores are no probabilities.
+        but its scores are no probabilities. `device`: where the model computes, as torch names it ("cuda", "mps");
+        ValueError if this machine cannot.
         """
         model, about = load(directory)
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            raise ValueError(f"the model cannot be moved to the device {device!r}: {reason}") from error
         tracks = load_tracks(directory)
         model.keep_table()
         scorer = Reranker.load(directory, model) if rerank and has_reranker(directory) else model

@@ -21,7 +21,7 @@ from sasrec_utils.cli.parser import make_parser
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules above it.
 ORDER = (
-    "mpd", "world", "sequences", "features", "evaluation", "baselines", "vectors", "losses", "model", "objective",
+    "mpd", "world", "sequences", "features", "evaluation", "baselines", "vectors", "losses", "pointer", "model", "objective",
     "optimizer", "checkpoints", "training", "reranking", "track_names", "playlist_text", "recommender", "serving",
     "cli", "__main__", "course",
 )  # fmt: skip
