@@ -228,6 +228,10 @@ MUTATIONS = [
         "test_model",
     ),
     Mutation("a kept table in training", "        if mode:\n            self._kept_table = None\n", "", "test_model"),
+    # optimizer
+    Mutation("a row forgets nothing while it is idle", "* beta**idle +", "* beta +", "test_optimizer"),
+    Mutation("first steps not corrected", "square / (1 - beta ** state", "square / (1 - 0 * state", "test_optimizer"),
+    Mutation("processes keep their rows", "of_all_processes(table.grad)", "table.grad", "test_training"),
     # training
     Mutation("another β₂", "BETAS = (0.9, 0.98)", "BETAS = (0.9, 0.999)", "test_training"),
     Mutation("table_lr ignored", '"table": config.table_lr', '"table": 1.0', "test_training"),
@@ -238,7 +242,7 @@ MUTATIONS = [
         "+ epoch * fabric.world_size)",
         "test_training",
     ),
-    Mutation("half never used", 'half = self.half and hidden.device.type == "cpu"', "half = False", "test_training"),
+    Mutation("half never used", "half = self.half if", "half = False if", "test_losses"),
     Mutation(
         "validate that ignores unseen_only",
         "            if unseen_only:\n                loss = unseen_softmax_loss(",

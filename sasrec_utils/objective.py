@@ -52,7 +52,7 @@ class Objective(nn.Module):
         model, real = self.model, targets > 0
         hidden = model(ids, titles=titles)
         if self.config.loss == "softmax":
-            half = self.half and hidden.device.type == "cpu"
+            half = self.half if hidden.device.type == "cpu" else self._autocast(hidden)
             if self.config.unseen_only:
                 pointed = model.pointed(hidden, ids, targets)
                 return unseen_softmax_loss(hidden, ids, targets, model.table(), half, pointed)
@@ -66,6 +66,12 @@ class Objective(nn.Module):
             loss = checkpoint(self._drawn, *part, use_reentrant=False)
             summed = summed + loss * (part[2] > 0).sum()
         return summed / real.sum()
+
+    def _autocast(self, hidden: Tensor) -> bool:
+        """Whether the largest product, with the table, is bfloat16 because the others are."""
+        kind = hidden.device.type
+        bfloat16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+        return bfloat16 and self.config.scores != "float32"
 
     def _drawn(self, hidden: Tensor, ids: Tensor, targets: Tensor) -> Tensor:
         """The losses that draw negatives, some of its own for each position: [T, k] tracks."""

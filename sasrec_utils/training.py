@@ -319,7 +319,9 @@ def _step(run: _Run, batch: Batch, rate: float) -> float:
         group["lr"] = rate * group["times"]
     # A last batch with fewer windows than processes: the others take its first window and give it no weight.
     first = fabric.global_rank if fabric.global_rank < len(batch.ids) else 0
-    parts = (torch.from_numpy(part[first :: fabric.world_size]) for part in batch)
+    parts = [torch.from_numpy(part[first :: fabric.world_size]) for part in batch]
+    if fabric.device.type == "cuda":  # from other memory a copy makes the host wait, whatever `non_blocking` says
+        parts = [part.pin_memory() for part in parts]
     parts = [part.to(fabric.device, non_blocking=True) for part in parts]  # ids, targets and, where read, titles
     # Each process weighs its share of the batch by the real targets in it: together that is the batch's mean.
     own = np.count_nonzero(batch.targets[fabric.global_rank :: fabric.world_size])

@@ -522,3 +522,13 @@ def test_an_untrained_model_starts_from_the_bias(loss, k, beta):
     expected = beta * math.log1p(math.exp(-bias)) + k * math.log1p(math.exp(bias))
     objective = Objective(model, TrainConfig(loss=loss, negatives=k))
     assert objective(*window([1, 2, 3], 3, 50)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_on_a_device_with_autocast_the_largest_product_is_bfloat16_too():
+    """What decides it, for there may be no other device than the CPU here."""
+    model = SASRec(SASRecConfig(20, dim=8, max_len=5))
+    for scores, expected in (("auto", True), ("bfloat16", True), ("float32", False)):
+        objective = Objective(model, TrainConfig(scores=scores))
+        assert not objective._autocast(torch.zeros(1))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert objective._autocast(torch.zeros(1)) == expected

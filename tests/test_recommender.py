@@ -359,3 +359,15 @@ def test_attention_is_that_of_the_newest_track(recommender):
     _, attention = recommender.scorer(torch.tensor(histories), return_attention=True)
     assert weights.shape == (2, 1, 1, 3)
     np.testing.assert_allclose(weights[:, 0], attention[0][:, :, -1].detach().numpy(), rtol=1e-5)
+
+
+# Devices
+
+
+def test_a_model_can_be_loaded_to_a_device_and_one_that_is_not_there_is_named(recommender, directory):
+    there = Recommender.load(directory, device="cpu")
+    assert there.recommend([uri(9)]).table.equals(recommender.recommend([uri(9)]).table)
+    for device in ("nonsense", "cuda:99"):
+        with pytest.raises(ValueError, match=f"cannot be moved to the device '{device}'") as caught:
+            Recommender.load(directory, device=device)
+        assert "\n" not in str(caught.value)

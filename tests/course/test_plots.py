@@ -48,6 +48,9 @@ CALLS = {
     "curves, with a level": lambda: plots.curves(
         [1, 5], {"train": [0.1, 0.9]}, "epochs", "Recall@10", "Up", level=(0.42, "claimed")
     ),
+    "curves, one shorter, with ranges": lambda: plots.curves(
+        [1, 5], {"a": [0.1, 0.9], "b": [0.3]}, "epochs", "Recall@10", "Up", ranges={"a": ([0.0, 0.8], [0.2, 1.0])}
+    ),
     "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
     "continuation": lambda: plots.continuation(
         [1, 5],
@@ -71,6 +74,7 @@ WORDS = {
     "attention": "head 1 gives 0.40 to “z” (itself)",
     "by_group": "short: Markov 0.200, oracle 0.500; long: Markov 0.400, oracle 0.600",
     "curves": "a 0.100, 0.200, 0.300 at 1, 10, 100; b 0.000, 0.250, 0.500",
+    "curves, one shorter, with ranges": "b 0.300 at 1; a at the last point from 0.800 to 1.000",
     "curves, with a level": "the dashed line is at 0.42, claimed",
     "against_claim": "against the claimed 0.42: model 0.100, ceiling 0.300; hatched: ceiling",
     "continuation": "with 1, 5 seeds, NDCG: a 0.100 0.200; clicks: a 3.000 2.000",
@@ -174,6 +178,10 @@ DIAGRAMS = {
         "with 0: 5 2; 4 0.",
     ),
     "shift": (lambda: plots.shift([5, 2, 3]), "inputs 5 2, targets 2 3. With the mask each position sees"),
+    "funnel": (
+        lambda: plots.funnel(1399, {"SASRec": 150, "kNN": 50, "Markov": 50, "their blend": 150}),
+        "of all 1,399 tracks SASRec its best 150, kNN its best 50, Markov its best 50, their blend its best 150",
+    ),
 }
 
 
@@ -207,11 +215,17 @@ CALLS |= {
     "matrices": lambda: plots.matrices({"x": TINY, "y": 2 * TINY}, ["a", "b"], "Twice as much", ["→"]),
     "matrices, a mask": lambda: plots.matrices({"may": np.array([[True, False], [False, False]])}, ["a", "b"], "One"),
     "over_sizes": lambda: plots.over_sizes([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
-    "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
+    "cost": lambda: plots.cost(
+        {"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}, "More costs more"
+    ),
     "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
     "wiring": plots.wiring,
     "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),
     "split_heads": lambda: plots.split_heads(TINY, 2, ["a", "b"], ["Nuria", "loud"], "Cut in two"),
+    "growth": lambda: plots.growth(
+        {"seconds": {"prepare": ([1, 10], [0.2, 2.0]), "make": ([1, 10], [1.0, 11.0])}, "GB": {"prepare": ([1, 10], [0.2, 0.3])}},
+        "slices", "It grows", {"seconds": {"prepare": ([1000], [200.0])}},
+    ),
     "effects": lambda: plots.effects(["cut", "flat"], {"seed 0": [(0.5, 0.4, 0.6), (-0.2, -0.3, -0.1)]}, "nats", "Cut costs"),
 }  # fmt: skip
 WORDS |= {
@@ -223,6 +237,7 @@ WORDS |= {
     "wiring": "x + f(LN(x))",
     "one_query": "old 0.62 and 0.62, new 0.12 and 0.38. It takes home Nuria 1.43, loud −0.62",
     "split_heads": "head 1 has Nuria; head 2 has loud",
+    "growth": "seconds, prepare 0.2 at 1, 2 at 10, estimated 200 at 1,000; seconds, make 1 at 1, 11 at 10; GB, prepare 0.2 at 1",
     "effects": "nats. cut: seed 0 0.50 (0.40 to 0.60); flat: seed 0 -0.20 (-0.30 to -0.10)",
 }
 

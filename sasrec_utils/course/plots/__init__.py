@@ -21,7 +21,9 @@ from sasrec_utils.course.plots.model import (
     split_heads,
     wiring,
 )
+from sasrec_utils.course.plots.scale import growth, power_law
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
+from sasrec_utils.course.plots.stages import funnel
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
 from sasrec_utils.course.plots.training import Live, dots, gaps, learning_rates, loss_curves
 
@@ -42,7 +44,9 @@ __all__ = [
     "dots",
     "effects",
     "falls",
+    "funnel",
     "gaps",
+    "growth",
     "journey",
     "lags",
     "learning_rates",
@@ -53,6 +57,7 @@ __all__ = [
     "nearest",
     "one_query",
     "over_sizes",
+    "power_law",
     "promises",
     "shift",
     "split_heads",
