@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,26 +49,38 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`table`: rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
+    """`ids`: of the tracks that should follow, the best first, int64 [K]; `table` has their names.
 
     `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as given.
     `note`: one sentence if something needs saying (unknown tracks, an empty history), else "". `scores`: of all tracks,
     float32 [N+1]. `left_out`: model ids that were no candidates: those of the history, and those asked to be excluded.
     """
 
-    table: pd.DataFrame
+    ids: np.ndarray
     history: list[int]
     unknown: list[str]
     note: str
     scores: np.ndarray = field(repr=False)
     left_out: set[int] = field(repr=False)
+    names: TrackNames = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
+
+        Made when it is first asked for: a server needs none, and making one takes half as long as scoring.
+        """
+        table = self.names.table(self.ids)
+        table.insert(0, "rank", np.arange(1, len(self.ids) + 1))
+        table["score"] = self.scores[self.ids]
+        return table
 
     def rank(self, track_id: int) -> int:
         """Rank of a track among the candidates as evaluation counts it (ties against it), 0 if it is no candidate."""
         if not 0 < track_id < len(self.scores) or track_id in self.left_out:
             return 0
-        shown = np.flatnonzero(self.table["track_id"].to_numpy() == track_id)
-        if len(shown):  # among equals the table has an order: keep to what it shows
+        shown = np.flatnonzero(self.ids == track_id)
+        if len(shown):  # among equals the list has an order: keep to what it shows
             return int(shown[0]) + 1
         beaten_by = self.scores >= self.scores[track_id]
         beaten_by[[0, track_id, *self.left_out]] = False
@@ -241,10 +254,6 @@ class Recommender:
         left_out: set[int],
         title: str,
     ) -> Recommendation:
-        best = best[best > 0]
-        table = self.names.table(best)
-        table.insert(0, "rank", np.arange(1, len(best) + 1))
-        table["score"] = scores[best]
         notes = [_unknown_words(unknown)] if unknown else []
         if title and not self.reads_titles:
             notes.append("The model does not read titles, and has left this one out: train it with titles.")
@@ -254,7 +263,7 @@ class Recommender:
             notes.append("The history is empty: these are the most played tracks.")
         if self.remark:
             notes.append(self.remark)
-        return Recommendation(table, ids, unknown, " ".join(notes), scores, left_out)
+        return Recommendation(best[best > 0], ids, unknown, " ".join(notes), scores, left_out, self.names)
 
 
 def _unknown_words(unknown: list[str]) -> str:

@@ -33,8 +33,9 @@ _MARKS = re.compile("[\u0300-\u036f]+")  # accents of Latin, Greek and Cyrillic;
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 # What services add to the title of one and the same recording. A live version or a remix is another one: it stays.
+# Guests take 150 letters at most: without a bound, brackets that never close would take the square of their number.
 _FEATURED = re.compile(
-    r"\s*[(\[]\s*(?:feat|ft|featuring|with)\b[^)\]]*[)\]]|\s+(?:feat\.?|ft\.?|featuring)\s.*?(?=\s[-–—]\s|[(\[]|$)"
+    r"\s*[(\[]\s*(?:feat|ft|featuring|with)\b[^)\]]{0,150}[)\]]|\s+(?:feat\.?|ft\.?|featuring)\s.*?(?=\s[-–—]\s|[(\[]|$)"
 )
 _EDITION = (
     r"(?:(?:mono|stereo)\s*/\s*)?(?:\d{4}\s+)?(?:digital(?:ly)?\s+)?remaster(?:ed)?(?:\s+(?:version|edition))?(?:\s+\d{4})?"

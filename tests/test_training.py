@@ -612,6 +612,8 @@ def test_recipes_fit_their_catalogue():
     many, fast = recipe("best", 2_000, 170, n_rows=400_000)
     assert few.dropout > many.dropout and slowly.table_lr < fast.table_lr and slowly.start == "counts"
     assert (many, fast) == recipe("best", 2_000, 170)
+    epochs = [recipe("best", 20_000, 8_000, n_rows=rows)[1].epochs for rows in (0, 40_000, 100_000, 400_000, 1_000_000)]
+    assert epochs == [12, 12, 6, 3, 3]  # few playlists are seen more often
     with pytest.raises(ValueError, match="best or paper, got 'other'"):
         recipe("other", 10)
 

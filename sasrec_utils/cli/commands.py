@@ -16,7 +16,7 @@ import pandas as pd
 from sasrec_utils.baselines import blend_of_all, fit_baselines
 from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.cli.output import BLEND, METRICS, print_json, print_reports, records, say
-from sasrec_utils.evaluation import Report, evaluate
+from sasrec_utils.evaluation import Report, evaluate, keep_reports
 from sasrec_utils.features import load_titles, track_features, with_titles
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import MPDError, has_slices, prepare
@@ -70,6 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     model, about = load(places.model)
     rerank = len(data.valid) >= RERANKED_FROM if args.rerank is None else args.rerank
     reports = _judge(model, data, load_world(places.raw), places.model if rerank else None)
+    keep_reports(places.model, about, reports)
     example = _example(data, Recommender.load(places.model, rerank=rerank), prepared, args.k)
     if args.json:
         columns = ["rank", "track_id", "track_uri", "track_name", "artist_name", "score"]
@@ -133,6 +134,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     data = _data(prepared, of["min_count"], of["seed"], model.config.n_new > 0, model.config.n_words > 0)
     rerank = has_reranker(places.model) if args.rerank is None else args.rerank
     reports = _judge(model, data, load_world(places.raw), places.model if rerank else None, args.protocol)
+    if args.protocol == "full":  # the other one flatters: nobody should find it without its name
+        keep_reports(places.model, about, reports)
     if args.json:
         print_json([report.row() for report in reports])
     else:

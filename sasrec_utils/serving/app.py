@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -18,7 +19,6 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from sasrec_utils.checkpoints import CheckpointError
 from sasrec_utils.playlist_text import PlaylistTextError
 from sasrec_utils.serving.guard import Guard, log, problem
 from sasrec_utils.serving.loaded import Model
@@ -61,17 +61,20 @@ class Served:
     def __init__(self, data_dir, name: str, rerank: bool = True):
         self.thread = ThreadPoolExecutor(1, "scores")
         self._from = (data_dir, name, self.thread, rerank)
+        self._one_at_a_time = asyncio.Lock()
         self.now = Model(*self._from)
 
     async def reload(self) -> bool:
-        """Load the folder again. If it cannot be used, what is served stays, and the log says why."""
-        try:
-            self.now = await run_in_threadpool(Model, *self._from)
-        except (CheckpointError, OSError, ValueError) as error:
-            log("not reloaded", reason=str(error))
-            return False
-        log("reloaded", model=self.now.version)
-        return True
+        """Load the folder again; for a while both models are in memory. If it cannot be used, what is served stays, and
+        the log says why."""
+        async with self._one_at_a_time:  # else the older of two might come in last
+            try:
+                self.now = await run_in_threadpool(Model, *self._from)
+            except Exception as error:
+                log("not reloaded", reason=str(error), error=type(error).__name__)
+                return False
+            log("reloaded", model=self.now.version)
+            return True
 
 
 def create_app(served: Served, token: str | None = None) -> FastAPI:
@@ -182,7 +185,8 @@ def _add_recommending(app: FastAPI) -> None:
         if found is None:
             raise HTTPException(404, f"There is no playlist {pid}.")
         ids, title = found
-        question = Question([model.uris[i - 1] for i in ids], k, title=title)
+        read = title if title and model.recommender.reads_titles else ""
+        question = Question([model.uris[i - 1] for i in ids], k, title=read)
         return _answer(model, question, (await model.batcher.ask([question]))[0], [])
 
 
@@ -230,6 +234,7 @@ def _add_looking_up(app: FastAPI) -> None:
             name=model.name,
             model=model.version,
             second_stage=model.second_stage,
+            reads_titles=model.recommender.reads_titles,
             tracks=len(model.recommender),
             playlists=None if playlists is None else len(playlists),
             shape=model.about["model"],

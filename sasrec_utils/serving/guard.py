@@ -19,7 +19,7 @@ from sasrec_utils.serving.messages import Problem
 
 __all__ = ["Guard", "log", "problem"]
 
-MAX_BODY = 1_000_000  # bytes
+MAX_BODY = 2_000_000  # bytes
 # What is beyond is still read, and thrown away, for most clients listen only when all is sent; beyond this no more.
 MAX_READ = 10 * MAX_BODY
 BODY_SECONDS = 10  # in which a body must have come: who trickles it must not hold a connection for ever

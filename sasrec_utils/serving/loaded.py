@@ -18,20 +18,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from sasrec_utils.evaluation import kept_reports
 from sasrec_utils.model import SASRec
-from sasrec_utils.playlist_text import read_entries, recognise
+from sasrec_utils.playlist_text import PlaylistTextError, read_entries, recognise
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.reranking import Reranker
 from sasrec_utils.sequences import Sequences, load_sequences
-from sasrec_utils.serving.messages import Track, Unknown
+from sasrec_utils.serving.messages import MAX_HISTORY, Track, Unknown
 from sasrec_utils.serving.scoring import Batcher
 from sasrec_utils.track_names import not_a_track
 
-__all__ = ["METRICS_FILE", "Model", "Playlists", "measured"]
+__all__ = ["Model", "Playlists"]
 
-METRICS_FILE = "metrics.json"  # beside a model: what `run` and `evaluate` found on the test playlists
 SUGGESTED = 10  # unknown tracks of a request that get suggestions: each costs 15 ms among 34,000
 SUGGESTIONS = 3
+LONGEST_LINE = 1_000  # letters of a pasted track: a dozen artists fit, and looking it up takes bounded time
 
 
 class Model:
@@ -46,7 +47,7 @@ class Model:
         self.folder = self._data_dir / "models" / name
         self.recommender = Recommender.load(self.folder, rerank=rerank)
         self.about = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        self.metrics = measured(self.folder, self.about)
+        self.metrics = kept_reports(self.folder, self.about)
         self.version = f"{name}-{fingerprint(self.recommender.scorer):08x}"
         self.batcher = Batcher(self.recommender, thread)
         self._lock = threading.Lock()
@@ -113,7 +114,13 @@ class Model:
 
         Raises PlaylistTextError. Given as bytes, because a text of one line could be the name of a file of this server.
         """
-        read = recognise(read_entries(text.encode()), self.recommender.names, suggestions=0)
+        entries = read_entries(text.encode())
+        if len(entries) > MAX_HISTORY:
+            raise PlaylistTextError(f"the text names {len(entries):,} tracks: give {MAX_HISTORY:,} at most.")
+        for entry in entries:
+            if len(entry.text) > LONGEST_LINE:
+                raise PlaylistTextError(f"line {entry.line} has more than {LONGEST_LINE:,} letters: that is no track.")
+        read = recognise(entries, self.recommender.names, suggestions=0)
         texts = [one.entry.text for one in read.missing]
         return read.ids, len(read.entries), self.unknown(texts, [one.reason for one in read.missing])
 
@@ -151,16 +158,6 @@ class Playlists:
             return None
         ids = self.to_model[self.sequences[row]]
         return ids[ids > 0].tolist(), self.names[row].as_py()
-
-
-def measured(folder: Path, about: dict) -> dict:
-    """What `metrics.json` says of the model whose config.json is `about`; {} if it says nothing, or of another one."""
-    try:
-        found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        same = all(found[key] == about[key] for key in ("run", "train_seconds"))
-        return found if same and isinstance(found["metrics"], dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def fingerprint(scorer) -> int:

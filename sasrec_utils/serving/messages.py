@@ -27,7 +27,7 @@ MAX_HISTORY = 1_000
 MAX_K = 500
 MAX_BATCH = 64
 MAX_WORDS = 300  # characters of one track; "Artist - Title" of the MPD has at most about 250
-MAX_PASTED = 500_000  # characters: 1,000 lines as Exportify writes them, with room
+MAX_PASTED = 300_000  # characters: 1,000 lines as Exportify writes them; fits into a body in any script
 
 A_TRACK = "Artist - Title"
 A_URI = "spotify:track:0000000000000000000042"
@@ -58,8 +58,8 @@ class Ask(_Request):
         max_length=MAX_HISTORY,
         description="Oldest first: Spotify URIs or links, names, or 'Artist - Title'. Empty: the most played tracks.",
     )
-    title: str | None = Field(
-        None, max_length=MAX_WORDS, description="The playlist's name. A model that reads no titles says so in `note`."
+    title: str = Field(
+        "", max_length=MAX_WORDS, description="The playlist's name. A model that reads no titles says so in `note`."
     )
     k: int = Field(10, ge=1, le=MAX_K, description="How many tracks to recommend.")
     exclude: list[Words] = Field(
@@ -165,6 +165,7 @@ class ModelCard(_Message):
     name: str
     model: str = Field(description="Its weights, as `model` in every answer.")
     second_stage: bool = Field(description="Whether the second stage orders the candidates.")
+    reads_titles: bool = Field(description="Whether it makes something of a playlist's title.")
     tracks: int
     playlists: int | None = Field(description="How many can be asked for by their number; null: there are none here.")
     shape: dict = Field(description="The settings of the network.")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import logging
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ __all__ = ["TOKEN", "Running", "running_server", "serve"]
 TOKEN = "SASREC_TOKEN"  # the environment variable; on a command line everybody on the machine could read it
 LEAST_TOKEN = 16  # characters
 TO_THE_END = 20  # seconds that requests under way have after the signal to stop
+MOST = 900  # connections at once; many systems give a process 1,024 open files
 
 
 def serve(
@@ -49,18 +51,28 @@ def serve(
         )
     if token is not None and not re.fullmatch(rf"[!-~]{{{LEAST_TOKEN},}}", token):
         raise ValueError(f"{TOKEN} must be {LEAST_TOKEN} letters, digits or signs or more, without blanks.")
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a model to be replaced
+    logging.getLogger("uvicorn").addHandler(_Lines(logging.WARNING))
     with _bound(host, port) as listening:
         served = Served(data_dir, name, rerank)
         app = create_app(served, token)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=TO_THE_END,
-            proxy_headers=False,
+            proxy_headers=False, limit_concurrency=MOST,
         )  # fmt: skip
         address, taken = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         log("serving", url=f"http://{shown}:{taken}", model=served.now.version, tracks=len(served.now.recommender))
         asyncio.run(_run(uvicorn.Server(config), listening, served))
         log("stopped")
+
+
+class _Lines(logging.Handler):
+    """What uvicorn has to say, in lines as all others are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log(record.name, level=record.levelname, message=record.getMessage())
 
 
 async def _run(server: uvicorn.Server, listening: socket.socket, served: Served) -> None:
@@ -89,8 +101,10 @@ def is_loopback(host: str) -> bool:
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket at this address: taken before the model is loaded, so that a port in use is told at once."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # With its protocol: asyncio turns Nagle's algorithm off only where it is TCP's. An answer goes out in two parts,
+    # and the second would else wait 40 ms for the client to confirm the first.
+    with socket.socket(family, kind, protocol) as listening:
         if os.name != "nt":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,7 +7,6 @@ a clock, and under load the batches grow by themselves. Eight histories at once 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -24,7 +23,6 @@ __all__ = ["Batcher", "Busy", "Question", "Scored", "answer_together"]
 MAX_WAITING = 1_024  # questions; more would wait longer than anybody does
 MAX_TOGETHER = 64  # histories in one batch
 COLDEST = 1e-3  # a lower temperature is none: the best track's odds are beyond what float64 can tell
-READS_TITLES = "titles" in inspect.signature(Recommender.recommend_batch).parameters
 
 
 class Busy(Exception):
@@ -40,7 +38,7 @@ class Question:
     exclude: Sequence[str] = ()
     temperature: float = 0.0
     seed: int | None = None
-    title: str | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +53,11 @@ class Scored:
 
 def answer_together(recommender: Recommender, questions: Sequence[Question]) -> list[Scored]:
     """What `recommender` answers to each question; all are scored in one go."""
-    titles = {"titles": [question.title for question in questions]} if READS_TITLES else {}
     answers = recommender.recommend_batch(
         [question.tracks for question in questions],
         max(question.k for question in questions),
         [question.exclude for question in questions],
-        **titles,
+        [question.title for question in questions],
     )
     return [_read(recommender, *pair) for pair in zip(questions, answers, strict=True)]
 
@@ -68,9 +65,7 @@ def answer_together(recommender: Recommender, questions: Sequence[Question]) -> 
 def _read(recommender: Recommender, question: Question, answer: Recommendation) -> Scored:
     shares = recommender.probabilities(answer)
     notes = [answer.note] if answer.note else []
-    if question.title is not None and not READS_TITLES:
-        notes.append("This model reads no titles: the title was not used.")
-    ids = answer.table["track_id"].to_numpy()[: question.k]
+    ids = answer.ids[: question.k]
     if question.temperature >= COLDEST:
         if shares is None:
             notes.append("There are no probabilities to draw by: these are the best tracks.")

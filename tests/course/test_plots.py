@@ -26,6 +26,10 @@ CALLS = {
     "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
     "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
     "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
+    "maps": lambda: plots.maps(
+        {"by id": np.random.default_rng(0).normal(size=(24, 4)), "by genre": np.eye(3)[np.arange(24) % 3]},
+        np.arange(24) % 3, ["jazz", "soul", "punk"], "Genres part", np.arange(24) > 20,
+    ),
     "by_group": lambda: plots.by_group(
         ["short", "long"],
         {"Markov": [(0.2, 0.1, 0.3), (0.4, 0.3, 0.5)], "oracle": [(0.5, 0.4, 0.6), (0.6, 0.5, 0.7)]},
@@ -170,6 +174,10 @@ DIAGRAMS = {
         "with 0: 5 2; 4 0.",
     ),
     "shift": (lambda: plots.shift([5, 2, 3]), "inputs 5 2, targets 2 3. With the mask each position sees"),
+    "funnel": (
+        lambda: plots.funnel(1399, {"SASRec": 150, "kNN": 50, "Markov": 50, "their blend": 150}),
+        "of all 1,399 tracks SASRec its best 150, kNN its best 50, Markov its best 50, their blend its best 150",
+    ),
 }
 
 
@@ -203,7 +211,9 @@ CALLS |= {
     "matrices": lambda: plots.matrices({"x": TINY, "y": 2 * TINY}, ["a", "b"], "Twice as much", ["→"]),
     "matrices, a mask": lambda: plots.matrices({"may": np.array([[True, False], [False, False]])}, ["a", "b"], "One"),
     "over_sizes": lambda: plots.over_sizes([1, 4, 16], {"up": [1, 2, 3], "flat": [1, 1, 1]}, ("width", "weight"), "Up", log=True),
-    "cost": lambda: plots.cost({"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}),
+    "cost": lambda: plots.cost(
+        {"N": ([1, 10], [0.001, 0.01], [0.002, 0.02]), "D": ([2, 4], [0.1, 0.2], [0.1, 0.2])}, "More costs more"
+    ),
     "by_distance": lambda: plots.by_distance(np.array([[0.1, 0.7, 0.1, 0.1], [0.0, 0.2, 0.1, 0.7]]), ["1", "2"], "Back"),
     "wiring": plots.wiring,
     "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),

@@ -22,9 +22,7 @@ def data_dir(tmp_path_factory) -> Path:
     data = load_dataset(prepared)
     for name, seed in (("default", 0), ("other", 1)):
         folder = root / "models" / name
-        train_recommender(
-            folder, data, prepared.name, "paper", seed=seed, progress=False, epochs=1, accelerator="cpu"
-        )
+        train_recommender(folder, data, prepared.name, "paper", seed=seed, progress=False, epochs=1, accelerator="cpu")
     return root
 
 

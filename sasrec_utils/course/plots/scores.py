@@ -94,12 +94,18 @@ def curves(
     marks: Mapping[float, str] | None = None,
     level: tuple[float, str] | None = None,
     log: bool = False,
+    ranges: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> Picture:
-    """At most four lines over one axis. `marks`: vertical lines with their text; `level`: a horizontal one."""
+    """At most four lines over one axis. `marks`: vertical lines with their text; `level`: a horizontal one.
+
+    `ranges`: for some of the lines, the low and high end of a bar at each point.
+    """
     figure, axes = new_axes(width=7.2)
     right = max(x)
     for index, (name, y) in enumerate(lines.items()):
         line(axes, x, y, index, name)
+        if ranges and name in ranges:
+            axes.vlines(x, *ranges[name], color=CYCLE[index][0], linewidth=1.4)
     for place, text in (marks or {}).items():
         axes.axvline(place, color="#5F5F5F", linestyle="--", linewidth=1.2)
         axes.annotate(text, (place, 0), xycoords=("data", "axes fraction"), xytext=(4, 3), textcoords="offset points",
@@ -113,7 +119,8 @@ def curves(
     if log:
         axes.set_xscale("log")
         axes.set_xlim(min(x) * 0.85, right**1.35 / min(x) ** 0.35)
-        axes.set_xticks([v for v in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if min(x) <= v <= right])
+        ticks = [first * 10**power for power in range(5) for first in (1, 2, 5)]
+        axes.set_xticks([tick for tick in ticks if min(x) <= tick <= right])
         thousands(axes.xaxis)
         axes.minorticks_off()
     else:
@@ -126,6 +133,8 @@ def curves(
         for name, y in lines.items()
     ]
     words = f"{unit}, by {xlabel}: {'; '.join(each)}"
+    for name, (low, high) in (ranges or {}).items():
+        words += f"; {name} at the last point from {low[-1]:.3f} to {high[-1]:.3f}"
     if level is not None:
         words += f"; the dashed line is at {level[0]:g}, {level[1]}"
     return Picture(figure, words + ".")

@@ -113,20 +113,32 @@ def _labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 @styled
 def learning_rates(
-    rates: np.ndarray, losses: np.ndarray, chosen: float, starts: Mapping[str, np.ndarray], finding: str
+    rates: np.ndarray,
+    losses: np.ndarray,
+    chosen: float,
+    starts: Mapping[str, np.ndarray],
+    finding: str,
+    also: tuple[str, np.ndarray] | None = None,
 ) -> Picture:
-    """A range test (loss against a rising learning rate, [S] each) and the first steps of some runs. Notebook 05 §5."""
+    """A range test (loss against a rising learning rate, [S] each) and the first steps of some runs. Notebook 05 §5.
+
+    `also`: a second range test with its name, drawn dashed.
+    """
     figure = Figure(figsize=(7.4, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     smooth = _smooth(losses)
     left.plot(rates, losses, color="#B5B5B5", linewidth=0.8)
     left.plot(rates, smooth, color=OKABE_ITO["blue"])
-    left.axvline(chosen, color=OKABE_ITO["black"], linestyle="--", linewidth=1.4)
+    left.axvline(chosen, color=OKABE_ITO["black"], linestyle=":", linewidth=1.4)
     left.set_xscale("log")
     top = losses[0] + 0.8 * (losses[0] - smooth.min())
     left.set_ylim(smooth.min() - 0.15 * (top - smooth.min()), top)
     left.annotate(f"chosen: {chosen:g}", (chosen, top), xytext=(-5, -8), textcoords="offset points", ha="right",
                   fontsize=9)  # fmt: skip
+    if also is not None:
+        left.plot(rates, _smooth(also[1]), color=OKABE_ITO["orange"], linestyle="--", label=also[0])
+        left.plot([], [], color=OKABE_ITO["blue"], label="all weights")
+        left.legend(loc="lower left", fontsize=9)
     left.set(xlabel="learning rate (log scale)", ylabel="training loss (nats)")
     left.set_title("range test", fontsize=10)
     lowest = rates[int(smooth.argmin())]
@@ -139,10 +151,13 @@ def learning_rates(
     right.set_title("the first steps", fontsize=10)
     figure.suptitle(finding, fontsize=11, fontweight="bold", x=0.01, ha="left")
     each = ", ".join(f"{label} {_smooth(values)[-1]:.2f}" for label, values in starts.items())
+    if also is not None:
+        at = [_smooth(also[1])[np.searchsorted(rates, rate)] for rate in (0.01, 0.1)]
+        each += f"; {also[0]}: {at[0]:.2f} at 0.01, {at[1]:.2f} at 0.1"
     return Picture(
         figure,
         f"the loss falls as the rate rises from {rates[0]:.0e}, is lowest near {lowest:.0e} and climbs beyond; chosen: "
-        f"{chosen:g}. Training loss after {len(next(iter(starts.values())))} steps: {each} nats.",
+        f"{chosen:g}. Training loss (nats) after {len(next(iter(starts.values())))} steps: {each}.",
     )
 
 
