@@ -204,7 +204,7 @@ MUTATIONS = [
         "titles beyond the first 256 histories",
         "None if words is None else words[b]",
         "None if words is None else words[: b.stop - b.start]",
-        "test_world",
+        "world/test_oracle",
     ),
     # the model
     Mutation(
@@ -228,9 +228,13 @@ MUTATIONS = [
         "test_model",
     ),
     Mutation("a kept table in training", "        if mode:\n            self._kept_table = None\n", "", "test_model"),
+    # optimizer
+    Mutation("a row forgets nothing while it is idle", "* beta**idle +", "* beta +", "test_optimizer"),
+    Mutation("first steps not corrected", "square / (1 - beta ** state", "square / (1 - 0 * state", "test_optimizer"),
+    Mutation("processes keep their rows", "of_all_processes(table.grad)", "table.grad", "test_training"),
     # training
     Mutation("another β₂", "BETAS = (0.9, 0.98)", "BETAS = (0.9, 0.999)", "test_training"),
-    Mutation("table_lr ignored", '"emb": config.table_lr', '"emb": 1.0', "test_training"),
+    Mutation("table_lr ignored", '"table": config.table_lr', '"table": 1.0', "test_training"),
     Mutation("distance_lr ignored", '"distance": config.distance_lr', '"distance": 1.0', "test_training"),
     Mutation(
         "processes that share their seeds",
@@ -238,11 +242,11 @@ MUTATIONS = [
         "+ epoch * fabric.world_size)",
         "test_training",
     ),
-    Mutation("half never used", 'half = self.half and hidden.device.type == "cpu"', "half = False", "test_training"),
+    Mutation("half never used", "half = self.half if", "half = False if", "test_losses"),
     Mutation(
         "validate that ignores unseen_only",
-        "            if unseen_only:\n                loss = unseen_softmax_loss(hidden, ids, y, table)",
-        "            if False:\n                loss = unseen_softmax_loss(hidden, ids, y, table)",
+        "            if unseen_only:\n                loss = unseen_softmax_loss(",
+        "            if False:\n                loss = unseen_softmax_loss(",
         "test_training evaluation/test_metrics",
     ),
     # the recommender, the command line, the picker
@@ -256,19 +260,25 @@ MUTATIONS = [
         "the command line judges on validation playlists",
         "histories, targets = leave_last_out(data.test)\n    return [evaluate(",
         "histories, targets = leave_last_out(data.valid)\n    return [evaluate(",
-        "test_main",
+        "cli/test_way cli/test_recommend",
     ),
     Mutation(
-        "a caption of the picker unescaped",
-        '<div class="answer"><table><caption>{html.escape(name)}',
-        '<div class="answer"><table><caption>{name}',
+        "a title of the picker's copy on paper unescaped",
+        "<bdi>{html.escape(view['title'])}</bdi>",
+        "<bdi>{view['title']}</bdi>",
         "course/test_picker",
     ),
     Mutation(
         "a caption of the picker's copy on paper unescaped",
-        'f"<table><caption>{html.escape(name)}</caption><thead>',
-        'f"<table><caption>{name}</caption><thead>',
+        "<caption>{html.escape(answer['model'])}</caption>",
+        "<caption>{answer['model']}</caption>",
         "course/test_picker",
+    ),
+    Mutation(
+        "names that the living picker takes as HTML",
+        'const isolated = (text, kind) => element("bdi", { className: kind, textContent: text });',
+        'const isolated = (text, kind) => element("bdi", { className: kind, innerHTML: text });',
+        "course/test_browser",
     ),
 ]
 
@@ -301,7 +311,8 @@ def main() -> int:
 
 def try_out(mutation: Mutation, copy: Path) -> tuple[str, str]:
     """Where the mutation was made in the copy, and what its tests said. The copy is left as it was."""
-    files = [p for p in sorted((copy / "sasrec_utils").rglob("*.py")) if mutation.old in p.read_text(encoding="utf-8")]
+    package = sorted(p for p in (copy / "sasrec_utils").rglob("*") if p.suffix in (".py", ".js"))
+    files = [p for p in package if mutation.old in p.read_text(encoding="utf-8")]
     if len(files) != 1 or files[0].read_text(encoding="utf-8").count(mutation.old) != 1:
         return ", ".join(p.name for p in files), "TEXT NOT FOUND ONCE"
     before = files[0].read_text(encoding="utf-8")
@@ -314,20 +325,7 @@ def try_out(mutation: Mutation, copy: Path) -> tuple[str, str]:
 
 def run_tests(tests: str, copy: Path) -> str:
     """`noticed by` the first test that fails, or what else came of them."""
-    command = [
-        sys.executable,
-        "-B",
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:nbval",
-        "-p",
-        "no:cacheprovider",
-    ]
+    command = [sys.executable, *"-B -m pytest -x -q -o addopts= -p no:nbval -p no:cacheprovider".split()]
     command += [f"tests/{name}.py" for name in tests.split()]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:

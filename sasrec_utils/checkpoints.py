@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sasrec_utils.features import TrackFeatures
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd.files import lock, remove_leftovers, write_beside
 
@@ -80,10 +82,14 @@ def load(directory: str | os.PathLike) -> tuple[SASRec, dict]:
         )
     try:
         config = SASRecConfig(**about["model"])
-        features = [_ids_of(tensors, "artist"), _ids_of(tensors, "album")]
-        _check_shapes(config, features, tensors)
+        known = {
+            "artist_of": _ids_of(tensors, "artist"),
+            "album_of": _ids_of(tensors, "album"),
+            "features": _features_of(config, tensors),
+        }
+        _check_shapes(config, known, tensors)
         with torch.random.fork_rng(devices=[]):  # a new model sets the seed
-            model = SASRec(config, *features)
+            model = SASRec(config, **known)
         model.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError, KeyError, OverflowError) as error:
         raise _misfit(directory, " ".join(str(error).split())[:200]) from error
@@ -106,7 +112,14 @@ def _ids_of(tensors: dict[str, Tensor], feature: str):
     return None if ids is None else ids.numpy()
 
 
-def _check_shapes(config: SASRecConfig, features: list, tensors: dict[str, Tensor]) -> None:
+def _features_of(config: SASRecConfig, tensors: dict[str, Tensor]) -> TrackFeatures:
+    """What is known of the tracks beside their ids, as the file has it: a model needs no table of features again."""
+    categories = {name: _ids_of(tensors, f"is_{name}") for name in config.categories}
+    numbers = tensors["numbers"].numpy() if config.n_numbers else np.zeros((0, 0), np.float32)
+    return TrackFeatures(categories, numbers)
+
+
+def _check_shapes(config: SASRecConfig, known: dict, tensors: dict[str, Tensor]) -> None:
     """Raise ValueError if the weights are not those of such a model, before memory or time is spent on it."""
     blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
     if len(blocks) != config.blocks:
@@ -114,7 +127,7 @@ def _check_shapes(config: SASRecConfig, features: list, tensors: dict[str, Tenso
     if config.max_len > LONGEST:
         raise ValueError(f"{config.max_len} positions are more than {LONGEST}")
     with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a model without memory, for its shapes alone
-        wanted = SASRec(config, *features).state_dict()
+        wanted = SASRec(config, **known).state_dict()
     for name in sorted(wanted.keys() ^ tensors.keys()):
         raise ValueError(f"{name} is {'missing' if name in wanted else 'not a part of it'}")
     for name, tensor in tensors.items():
@@ -223,9 +236,12 @@ def _load_moments(optimizer, tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = value.clone()  # the file is let go of
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        shapes = {moments[index][name].shape for name in ("exp_avg", "exp_avg_sq")}
-        if shapes != {parameter.shape} or moments[index]["step"].numel() != 1:
+    kinds = [(p, group.get("rows", False)) for group in optimizer.param_groups for p in group["params"]]
+    for index, (parameter, rows) in enumerate(kinds):
+        names, shape = ("exp_avg", "exp_avg_sq"), parameter.shape
+        if rows:  # of `optimizer.RowAdamW`
+            names, shape = ("square", "last"), parameter.shape[:1]
+        if {moments[index][name].shape for name in names} != {shape} or moments[index]["step"].numel() != 1:
             raise ValueError(f"moments of parameter {index} do not fit it")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 

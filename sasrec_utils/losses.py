@@ -69,7 +69,7 @@ def unseen_softmax_loss(
     or bfloat16 with `half`.
 
     `pointed`: log p(generate) and the target's probability by the pointer, both [B, L], of a model that has one. The
-    loss is then that of the mixture, -log(p(generate) softmax(target) + pointer(target)) (`model.Pointer`).
+    loss is then that of the mixture, -log(p(generate) softmax(target) + pointer(target)) (`pointer.Pointer`).
     """
     real, out = targets > 0, seen_tracks(ids, targets)
     with torch.autocast(hidden.device.type, enabled=False):

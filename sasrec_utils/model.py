@@ -14,21 +14,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sasrec_utils.sequences import Sequences, pad
+from sasrec_utils.features import TrackFeatures
+from sasrec_utils.pointer import Pointed, Pointer
+from sasrec_utils.sequences import MOST_WORDS, Sequences, pad
 
 __all__ = ["Attention", "Block", "SASRec", "SASRecConfig"]
 
-LEAST = {"n_items": 1, "dim": 1, "blocks": 1, "heads": 1, "max_len": 1, "n_artists": 0, "n_albums": 0}
+LEAST = {"n_items": 1, "dim": 1, "blocks": 1, "heads": 1, "max_len": 1, "n_artists": 0, "n_albums": 0,
+         "n_new": 0, "n_numbers": 0, "n_words": 0}  # fmt: skip
 MOST = {"dim": 16_384, "blocks": 100, "max_len": 100_000}  # a settings file with more is broken, or meant to hang us
-MOSTLY_GONE = 1e-4  # an artist of whom the playlist has all but this is not pointed at: the rest is mostly rounding
+HIDDEN_TITLES = 0.1  # of titles, while training
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class SASRecConfig:
     above 0 add an embedding of the track's artist and album to the track's own, at the input and at the output.
     `pointer` adds a `Pointer` to the artists (and albums) of the history; scores are then log-probabilities of tracks
     that the history does not have. Raises ValueError for a shape that cannot be. Taught in notebook 03.
+
+    What is known beside ids (`features`, notebook 08): `categories`, by name how many values each has, and `n_numbers`
+    columns of numbers are added to a track's vector like artists and albums. The last `n_new` of the N tracks are
+    newcomers, which training does not know: instead of a vector of their own they share one, which training learns
+    from `id_dropout` of the tracks, hidden behind it at random. With `n_words` above 0 the title of a playlist stands
+    in front of its tracks, in one of the L places.
     """
 
     n_items: int  # N
@@ -53,6 +61,11 @@ class SASRecConfig:
     n_artists: int = 0
     n_albums: int = 0
     pointer: bool = False
+    categories: dict[str, int] = field(default_factory=dict)
+    n_numbers: int = 0
+    n_new: int = 0
+    id_dropout: float = 0.1  # only with newcomers
+    n_words: int = 0
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -70,6 +83,28 @@ class SASRecConfig:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
         if self.pointer and not (self.n_artists or self.n_albums):
             raise ValueError("a pointer needs artists or albums to point at: n_artists or n_albums above 0")
+        if not isinstance(self.categories, dict) or not all(
+            isinstance(name, str) and name.isidentifier() and isinstance(size, int) and size > 0
+            for name, size in self.categories.items()
+        ):
+            raise ValueError(f"categories must say of each name how many values it has, got {self.categories!r}")
+        if not isinstance(self.id_dropout, int | float) or not 0 <= self.id_dropout < 1:
+            raise ValueError(f"id_dropout must be at least 0 and less than 1, got {self.id_dropout}")
+        if self.n_new >= self.n_items:
+            raise ValueError(f"{self.n_new} newcomers among {self.n_items} tracks leave none to learn from")
+        if self.n_words and self.max_len < 2:
+            raise ValueError("a title takes one place: max_len must be at least 2")
+
+    @property
+    def n_known(self) -> int:
+        """How many tracks training knows: N without the newcomers."""
+        return self.n_items - self.n_new
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """All categories of a track by name, artist and album first, those that the model has, with their sizes."""
+        own = {"artist": self.n_artists, "album": self.n_albums}
+        return {name: size for name, size in own.items() if size} | {f"is_{n}": k for n, k in self.categories.items()}
 
 
 class Dropout(nn.Module):
@@ -170,104 +205,13 @@ class Block(nn.Module):
         return x + self.dropout(y), attn
 
 
-class Pointed(NamedTuple):
-    """Where positions point: the shares, as logarithms, of "generate" [...] and of the places [..., K, L].
-
-    K kinds of group (artists, albums); the shares of a position sum to 1. `left` [..., K, L] is how much of P(track |
-    group of that place) belongs to tracks that the playlist does not have yet at that position.
-    """
-
-    generate: Tensor
-    places: Tensor
-    left: Tensor
-
-
-class Pointer(nn.Module):
-    """Points back into the history: the next track is one more of an artist (or album) that stands there.
-
-    P(track) = p(generate) · softmax(track) + Σ_j p(j) · P(track | artist of place j), over tracks that the history does
-    not have. One softmax shares p among "generate" and the places up to the present: q · k_j / √D, plus a weight for
-    the distance back to j that the position chooses itself ("two back", says a playlist that alternates). P(track |
-    artist) is the artist's plays in training, among the tracks that are left; an artist without any is not pointed at.
-    Copying by attention: See et al. 2017 and, for repeats in sessions, RepeatNet (Ren et al. 2019); "generate" as one
-    more place of the same softmax: Merity et al. 2017.
-
-    `groups`, in all that follows: K tensors int64 [N+1], the group of each track, 0 = unknown, which nothing points at.
-    """
-
-    def __init__(self, config: SASRecConfig):
-        super().__init__()
-        self.sizes = [size for size in (config.n_artists, config.n_albums) if size]  # how many groups of each kind
-        self.K = len(self.sizes)
-        self.query = nn.Linear(config.dim, self.K * config.dim, bias=False)
-        self.key = nn.Linear(config.dim, self.K * config.dim, bias=False)
-        self.distance = nn.Linear(config.dim, self.K * config.max_len)
-        self.generate = nn.Linear(config.dim, 1)
-        self.register_buffer("share", torch.zeros(self.K, config.n_items + 1))  # P(track | its group)
-
-    def count(self, plays: Tensor, groups: list[Tensor]) -> None:
-        """Set P(track | group) to the plays of the tracks in training, [N+1], and half a play more for each."""
-        for share, group_of, size in zip(self.share, groups, self.sizes, strict=True):
-            weight = (plays.to(share) + 0.5) * (group_of > 0)
-            total = share.new_zeros(size + 1).index_add_(0, group_of, weight)
-            share.copy_(weight / total[group_of].clamp(min=0.5))
-
-    def forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
-        """Where each position of `ids` int64 [B, L] (0 = padding) points, by its state in `hidden` [B, L, D]."""
-        with torch.autocast(hidden.device.type, enabled=False):  # what is left of an artist is a small difference
-            return self._forward(hidden.float(), ids, groups)
-
-    def _forward(self, hidden: Tensor, ids: Tensor, groups: list[Tensor]) -> Pointed:
-        B, L, D = hidden.shape
-        place = torch.arange(L, device=ids.device)
-        back = place[:, None] - place[None, :]  # [L, L], row = position, column = place; below 0 lies the future
-        again = ((ids[:, :, None] == ids[:, None, :]) & (back > 0)).any(2)  # a repeat takes nothing more
-        left, may = [], []
-        for share, group_of in zip(self.share, groups, strict=True):
-            group = group_of[ids]
-            same = (group[:, :, None] == group[:, None, :]).to(share)
-            had = (share[ids] * ~again)[:, None, :] * (back >= 0)  # [B, L, L]: position t has the track at place j
-            left.append(1 - had @ same)
-            may.append((back >= 0) & (group > 0)[:, None, :] & (left[-1] > MOSTLY_GONE))
-        left, may = torch.stack(left, 2), torch.stack(may, 2)  # [B, L, K, L]
-        q, k = (layer(hidden).view(B, L, self.K, D).transpose(1, 2) for layer in (self.query, self.key))
-        scores = (q @ k.transpose(2, 3)).transpose(1, 2) / math.sqrt(D)  # [B, L, K, L]
-        weights = self.distance(hidden).view(B, L, self.K, -1)
-        scores = scores + weights.gather(3, back.clamp(min=0)[:, None, :].expand(B, L, self.K, L))
-        scores = scores.masked_fill(~may, -torch.inf).flatten(2)
-        shares = torch.cat([self.generate(hidden), scores], 2).log_softmax(2)
-        return Pointed(shares[..., 0], shares[..., 1:].unflatten(2, (self.K, L)), left)
-
-    def of_targets(self, pointed: Pointed, ids: Tensor, targets: Tensor, groups: list[Tensor]) -> Tensor:
-        """Σ_j p(j) P(target | group of place j) at each position, [B, L]; 0 for a repeat. `targets` int64 [B, L]."""
-        past = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
-        repeat = ((targets[:, :, None] == ids[:, None, :]) & past).any(2)
-        found = torch.zeros_like(pointed.generate)
-        for kind, (share, group_of) in enumerate(zip(self.share, groups, strict=True)):
-            same = group_of[targets][:, :, None] == group_of[ids][:, None, :]
-            found = found + (self._of_what_is_left(pointed, kind) * same).sum(2) * share[targets]
-        return found * ~repeat
-
-    def of_all(self, pointed: Pointed, ids: Tensor, groups: list[Tensor]) -> Tensor:
-        """The same for every track, [B, N+1], at one position of each playlist: `pointed` [B, ...]. Seen ones are 0."""
-        found = self.share.new_zeros(len(ids), self.share.shape[1])
-        for kind, (share, group_of, size) in enumerate(zip(self.share, groups, self.sizes, strict=True)):
-            mass = self.share.new_zeros(len(ids), size + 1)
-            mass.scatter_add_(1, group_of[ids], self._of_what_is_left(pointed, kind))
-            found += mass[:, group_of] * share
-        return found.scatter(1, ids, 0.0)
-
-    def _of_what_is_left(self, pointed: Pointed, kind: int) -> Tensor:
-        """p(j) over what is left of j's group: P(track | group) times this is the track's part of p(j)."""
-        return pointed.places[..., kind, :].exp() / pointed.left[..., kind, :].clamp(min=MOSTLY_GONE)
-
-
 class SASRec(nn.Module):
     """Track ids in, for each position a vector whose products with the track table score the next track.
 
     `artist_of`, `album_of`: int [N+1], the artist and album id of each model id (entry 0 is 0), needed when the config
-    has `n_artists` or `n_albums`. `seed` fixes the initial weights. A scorer as evaluation understands it: `name`,
-    `n_items`, `score`. Taught in notebook 03 §12–§13.
+    has `n_artists` or `n_albums`. `features`: of the same tracks, needed for `categories` and `n_numbers`. `seed` fixes
+    the initial weights. A scorer as evaluation understands it: `name`, `n_items`, `score`. Taught in notebook 03
+    §12–§13.
     """
 
     name = "sasrec"
@@ -278,38 +222,68 @@ class SASRec(nn.Module):
         artist_of: np.ndarray | None = None,
         album_of: np.ndarray | None = None,
         seed: int = 0,
+        features: TrackFeatures | None = None,
     ):
         super().__init__()
         self.config = config
         self._kept_table: Tensor | None = None
         with torch.random.fork_rng(devices=[]):  # the random numbers of whoever asks for a model stay as they were
             torch.random.default_generator.manual_seed(seed)
-            self._build(artist_of, album_of)
+            self._build({"artist": artist_of, "album": album_of}, features or TrackFeatures({}, np.zeros((0, 0))))
             self._initialise()
 
-    def _build(self, artist_of: np.ndarray | None, album_of: np.ndarray | None) -> None:
+    def _build(self, ids_of: dict[str, np.ndarray | None], features: TrackFeatures) -> None:
         config = self.config
         N, D = config.n_items, config.dim
-        self.item_emb = nn.Embedding(N + 1, D, padding_idx=0)
+        own = N + 1 if not config.n_new else config.n_known + 2  # the newcomers' shared vector comes last
+        self.item_emb = nn.Embedding(own, D, padding_idx=0)
         self.features = nn.ModuleDict()
-        for name, size, ids in (("artist", config.n_artists, artist_of), ("album", config.n_albums, album_of)):
-            if size:
-                if ids is None or len(ids) != N + 1 or not 0 <= np.min(ids) <= np.max(ids) <= size:
-                    raise ValueError(f"a model with {size} {name}s needs {name}_of: {N + 1} ids from 0 to {size}")
-                self.features[name] = nn.Embedding(size + 1, D, padding_idx=0)
-                self.register_buffer(f"{name}_of", torch.as_tensor(np.array(ids), dtype=torch.long))
+        ids_of = ids_of | {f"is_{name}": ids for name, ids in features.categories.items()}
+        for name, size in config.groups.items():
+            ids = ids_of.get(name)
+            if ids is None or len(ids) != N + 1 or not 0 <= np.min(ids) <= np.max(ids) <= size:
+                raise ValueError(f"a model with {size} {name}s needs {name}_of: {N + 1} ids from 0 to {size}")
+            self.features[name] = nn.Embedding(size + 1, D, padding_idx=0)
+            self.register_buffer(f"{name}_of", torch.as_tensor(self._learned(np.array(ids), size), dtype=torch.long))
         if config.positions == "absolute":
             self.pos_emb = nn.Embedding(config.max_len, D)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(D)
         self.dropout = Dropout(config.dropout)
         if config.pointer:
-            self.pointer = Pointer(config)
+            sizes = [size for size in (config.n_artists, config.n_albums) if size]
+            self.pointer = Pointer(N, D, config.max_len, sizes)
             self.pointer.count(torch.ones(N + 1), self.groups)
         if not config.tied:
-            self.output = nn.Embedding(N + 1, D, padding_idx=0)
+            self.output = nn.Embedding(own, D, padding_idx=0)
             sizes = {name: embedding.num_embeddings for name, embedding in self.features.items()}
             self.output_features = nn.ModuleDict({n: nn.Embedding(size, D, padding_idx=0) for n, size in sizes.items()})
+        self._build_numbers(features)
+        if config.n_words:
+            self.word_emb = nn.EmbeddingBag(config.n_words + 1, D, mode="mean", padding_idx=0)
+            self.begin_emb = nn.Parameter(torch.empty(D))  # what stands in front of the tracks under every title
+        if config.n_new:
+            self.register_buffer("lift", torch.zeros(()))  # added to a newcomer's score, see `training`
+
+    def _build_numbers(self, features: TrackFeatures) -> None:
+        config = self.config
+        if not config.n_numbers:
+            return
+        wanted = (config.n_items + 1, 2 * config.n_numbers)
+        if features.numbers.shape != wanted:
+            raise ValueError(f"a model with {config.n_numbers} numbers of tracks needs {wanted}: each and its flag")
+        self.register_buffer("numbers", torch.as_tensor(np.array(features.numbers), dtype=torch.float32))
+        self.number_emb = nn.Linear(wanted[1], config.dim, bias=False)
+        if not config.tied:
+            self.output_numbers = nn.Linear(wanted[1], config.dim, bias=False)
+
+    def _learned(self, ids: np.ndarray, size: int) -> np.ndarray:
+        """The values of a category, 0 where only newcomers have it: of a value without training nothing is known."""
+        if not self.config.n_new:
+            return ids
+        there = np.zeros(size + 1, bool)
+        there[ids[: self.config.n_known + 1]] = True
+        return np.where(there[ids], ids, 0)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -331,7 +305,7 @@ class SASRec(nn.Module):
             angle = torch.arange(L)[:, None] * speed
             self.pos_emb.weight.copy_(0.1 * torch.cat([angle.cos(), angle.sin()], 1)[:, :D])
         for embedding in self.modules():
-            if isinstance(embedding, nn.Embedding) and embedding.padding_idx == 0:
+            if isinstance(embedding, nn.Embedding | nn.EmbeddingBag) and embedding.padding_idx == 0:
                 embedding.weight[0] = 0  # the padding row stays zero: its gradient is never anything else
 
     @property
@@ -341,34 +315,57 @@ class SASRec(nn.Module):
     @property
     def groups(self) -> list[Tensor]:
         """The artist and the album of each model id, those of them that the model has; int64 [N+1] each."""
-        return [getattr(self, f"{name}_of") for name in self.features]
+        return [getattr(self, f"{name}_of") for name in ("artist", "album") if name in self.features]
+
+    @property
+    def window(self) -> int:
+        """How many of the newest tracks the model sees: L, or one less if a title takes a place."""
+        return self.config.max_len - bool(self.config.n_words)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Input embedding of tracks, [..., D]: their own, plus their artists' and albums' where the model has them."""
-        return self._add_features(self.item_emb(ids), self.features, ids)
+        """Input embedding of tracks, [..., D]: their own, plus what their artists, albums and other features add."""
+        return self._add_features(self.item_emb(self._own_ids(ids)), self.features, ids)
 
     def score_embed(self, ids: Tensor) -> Tensor:
         """The vectors that score these tracks, [..., D]: their rows of `table()`."""
         if self.config.tied:
             return self.embed(ids)
-        return self._add_features(self.output(ids), self.output_features, ids)
+        return self._add_features(self.output(self._own_ids(ids)), self.output_features, ids)
 
     def table(self) -> Tensor:
-        """[N+1, D]: the vectors that score the tracks; row 0 is padding."""
+        """[N+1, D]: the vectors that score the tracks; row 0 is padding. While training only those of the tracks that
+        training knows: newcomers are never the next track there, and would only be pushed away."""
         if self._kept_table is not None:
             return self._kept_table
-        if self.config.tied:
-            return self._add_features(self.item_emb.weight, self.features, slice(None))
-        return self._add_features(self.output.weight, self.output_features, slice(None))
+        own, features = (self.item_emb, self.features) if self.config.tied else (self.output, self.output_features)
+        if not self.config.n_new:
+            return self._add_features(own.weight, features, slice(None))
+        rows = torch.arange((self.config.n_known if self.training else self.n_items) + 1, device=own.weight.device)
+        return self._add_features(own(self._own_ids(rows)), features, slice(len(rows)))
+
+    def _own_ids(self, ids: Tensor) -> Tensor:
+        """The row of each track in the tables of tracks: its own, or that of all newcomers. While training some known
+        tracks, drawn at random, have that one too (Volkovs et al. 2017, "DropoutNet")."""
+        if not self.config.n_new:
+            return ids
+        newcomer = self.config.n_known + 1
+        if self.training and self.config.id_dropout:
+            hidden = (torch.rand(ids.shape, device=ids.device) < self.config.id_dropout) & (ids > 0)
+            ids = ids.masked_fill(hidden, newcomer)
+        return ids.clamp(max=newcomer)
 
     def _add_features(self, x: Tensor, features: nn.ModuleDict, ids: Tensor | slice) -> Tensor:
         for name, embedding in features.items():
             x = x + embedding(getattr(self, f"{name}_of")[ids])
+        if self.config.n_numbers:
+            layer = self.number_emb if features is self.features else self.output_numbers
+            x = x + layer(self.numbers[ids])
         return x
 
     def keep_table(self) -> None:
         """Make `table()` once, for serving. It is given up as soon as the weights may change: by `train`, by loading
         other weights, by a move to another device or number type."""
+        self.eval()  # a table for training may lack newcomers
         self._kept_table = None
         # Stored by columns: the product of one hidden state with it is seven times as fast.
         self._kept_table = self.table().detach().T.contiguous().T
@@ -386,16 +383,21 @@ class SASRec(nn.Module):
         self._kept_table = None
         return super()._apply(*args, **kwargs)
 
-    def forward(self, ids: Tensor, return_attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, ids: Tensor, return_attention: bool = False, titles: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Hidden states [B, L, D] of `ids` int [B, L], padded on the right with 0; those at padding mean nothing.
 
-        With `return_attention` also the weights of each block, a list of [B, H, L, L] (row = query, column = key); rows
-        sum to 1, with relative positions to at most 1.
+        A model that reads titles expects a 0 in front, in the place of the title; `titles`: int [B, T], ids of words,
+        0 = padding, None for no titles. With `return_attention` also the weights of each block, a list of [B, H, L, L]
+        (row = query, column = key); rows sum to 1, with relative positions to at most 1.
         """
         L = ids.shape[1]
         if L > self.config.max_len:
             raise ValueError(f"{L} positions are more than the model's {self.config.max_len}: give the newest ones")
         x = self.embed(ids)
+        if self.config.n_words:
+            x = torch.cat([self._read(ids, titles)[:, None], x[:, 1:]], 1)
         if self.config.positions == "absolute":
             x = x + self.pos_emb.weight[:L]
         x = self.dropout(x)
@@ -406,6 +408,16 @@ class SASRec(nn.Module):
         x = self.norm(x)
         return (x, attention) if return_attention else x
 
+    def _read(self, ids: Tensor, titles: Tensor | None) -> Tensor:
+        """What the titles say, [B, D]. While training one in ten is hidden: playlists without a title exist too."""
+        if (ids[:, 0] > 0).any():
+            raise ValueError("a model that reads titles needs a 0 in front of the tracks, in the place of the title")
+        if titles is None:
+            return self.begin_emb.expand(len(ids), -1)
+        if self.training:
+            titles = titles * (torch.rand(len(ids), 1, device=ids.device) >= HIDDEN_TITLES)
+        return self.begin_emb + self.word_emb(titles)
+
     def count(self, plays: Tensor) -> None:
         """Tell the pointer, if there is one, how often each track was played in training, [N+1]."""
         if self.config.pointer:
@@ -414,7 +426,7 @@ class SASRec(nn.Module):
     @torch.no_grad()
     def start_from(self, vectors: np.ndarray) -> None:
         """Give the track tables, input and output, these first values, [N+1, D]; where a row is 0 they stay."""
-        some = torch.from_numpy(vectors.any(1))
+        some = torch.from_numpy(vectors.any(1).nonzero()[0])
         for table in [self.item_emb] + ([] if self.config.tied else [self.output]):
             table.weight[some] = torch.from_numpy(vectors)[some].to(table.weight)
         self._kept_table = None
@@ -431,24 +443,32 @@ class SASRec(nn.Module):
         """Scores of all tracks after each history, float32 [B, N+1]; column 0 is 0.
 
         `histories` in model ids; ids above N are skipped, the newest `max_len` others are used. A history without any
-        known track is scored by popularity: model ids are in order of it.
+        known track is scored by popularity (model ids are in order of it), or by what the model makes of its title if
+        it reads titles (`histories.titles`).
         """
         was_training = self.training
         if was_training:  # asked first, because a switch visits every part of the model, and each request would pay
             self.eval()
         known = histories.keep(histories.items <= self.n_items)
-        ids = torch.from_numpy(pad(known, self.config.max_len)).to(self.item_emb.weight.device)
-        last = (ids > 0).sum(1).sub(1).clamp(min=0)
-        row, hidden = torch.arange(len(ids), device=ids.device), self(ids)
+        ids, titles = torch.from_numpy(pad(known, self.window)).to(self.item_emb.weight.device), None
+        if self.config.n_words:
+            ids = F.pad(ids, (1, 0))
+            if known.titles is not None:
+                titles = torch.from_numpy(pad(known.titles, MOST_WORDS)).to(ids.device)
+        last = (ids > 0).sum(1).sub(0 if self.config.n_words else 1).clamp(min=0)
+        row, hidden = torch.arange(len(ids), device=ids.device), self(ids, titles=titles)
         if self.config.pointer:
             pointed = Pointed(*(part[row, last] for part in self.pointer(hidden, ids, self.groups)))
         hidden = hidden[row, last]  # [B, D], at the last real track
         scores = hidden @ self.table().T
+        if self.config.n_new:
+            scores[:, self.config.n_known + 1 :] += self.lift
         if self.config.pointer:
             scores = self._with_pointer(scores, pointed, ids)
         scores[:, 0] = 0
         scores = scores.float().cpu().numpy()
-        scores[known.lengths == 0] = -np.arange(self.n_items + 1)
+        if not self.config.n_words:
+            scores[known.lengths == 0] = -np.arange(self.n_items + 1)
         if was_training:
             super().train()  # not our own `train`, which would give up a kept table: no weight has changed
         return scores
@@ -459,8 +479,11 @@ class SASRec(nn.Module):
         if self._kept_table is not None:
             yield
             return
+        was_training = self.training
+        self.eval()  # a table for training may lack newcomers
         with torch.no_grad():
             self._kept_table = self.table()
+        super().train(was_training)  # not our own `train`, which gives the table up
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from sasrec_utils.baselines import Markov
 from sasrec_utils.checkpoints import CheckpointError, is_writer, load, save, writing
 from sasrec_utils.evaluation import top_k
+from sasrec_utils.features import WORDS, TrackFeatures, read_titles
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import Catalogue
 from sasrec_utils.mpd.files import write_beside
@@ -47,26 +49,38 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recommendation:
-    """`table`: rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
+    """`ids`: of the tracks that should follow, the best first, int64 [K]; `table` has their names.
 
     `history`: model ids of the tracks it rests on. `unknown`: what was asked for and could not be used, as given.
     `note`: one sentence if something needs saying (unknown tracks, an empty history), else "". `scores`: of all tracks,
     float32 [N+1]. `left_out`: model ids that were no candidates: those of the history, and those asked to be excluded.
     """
 
-    table: pd.DataFrame
+    ids: np.ndarray
     history: list[int]
     unknown: list[str]
     note: str
     scores: np.ndarray = field(repr=False)
     left_out: set[int] = field(repr=False)
+    names: TrackNames = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """rank, track_id, track_uri, track_name, artist_name, album_name, score; the best track first.
+
+        Made when it is first asked for: a server needs none, and making one takes half as long as scoring.
+        """
+        table = self.names.table(self.ids)
+        table.insert(0, "rank", np.arange(1, len(self.ids) + 1))
+        table["score"] = self.scores[self.ids]
+        return table
 
     def rank(self, track_id: int) -> int:
         """Rank of a track among the candidates as evaluation counts it (ties against it), 0 if it is no candidate."""
         if not 0 < track_id < len(self.scores) or track_id in self.left_out:
             return 0
-        shown = np.flatnonzero(self.table["track_id"].to_numpy() == track_id)
-        if len(shown):  # among equals the table has an order: keep to what it shows
+        shown = np.flatnonzero(self.ids == track_id)
+        if len(shown):  # among equals the list has an order: keep to what it shows
             return int(shown[0]) + 1
         beaten_by = self.scores >= self.scores[track_id]
         beaten_by[[0, track_id, *self.left_out]] = False
@@ -100,13 +114,19 @@ class Recommender:
         self.scorer, self.names, self.remark = scorer, TrackNames(tracks), remark
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, rerank: bool = False) -> Recommender:
+    def load(cls, directory: str | os.PathLike, rerank: bool = False, device: str = "cpu") -> Recommender:
         """The recommender of a model directory. Raises CheckpointError if something is missing or damaged.
 
         With `rerank`, the second stage orders what the model and the counts find, if one lies there: the better list,
-        but its scores are no probabilities.
+        but its scores are no probabilities. `device`: where the model computes, as torch names it ("cuda", "mps");
+        ValueError if this machine cannot.
         """
         model, about = load(directory)
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).split("\n")[0].rstrip(".")
+            raise ValueError(f"the model cannot be moved to the device {device!r}: {reason}") from error
         tracks = load_tracks(directory)
         model.keep_table()
         scorer = Reranker.load(directory, model) if rerank and has_reranker(directory) else model
@@ -121,18 +141,36 @@ class Recommender:
     def __len__(self) -> int:
         return self.scorer.n_items
 
-    def recommend(self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = ()) -> Recommendation:
+    @property
+    def reads_titles(self) -> bool:
+        """Whether the model makes something of a playlist's title."""
+        return bool(self._model is not None and self._model.config.n_words)
+
+    @property
+    def _model(self) -> SASRec | None:
+        """The SASRec in it: the scorer itself, or that of a second stage's first."""
+        scorer = self.scorer.first.blend.scorers[0] if isinstance(self.scorer, Reranker) else self.scorer
+        return scorer if isinstance(scorer, SASRec) else None
+
+    def recommend(
+        self, tracks: Iterable[str], k: int = 10, exclude: Iterable[str] = (), title: str = ""
+    ) -> Recommendation:
         """The `k` tracks that should follow `tracks`, which are given oldest first, as URIs or names.
 
         What a name may look like, `TrackNames.find` says: "artist - track" and much else; several tracks of one name
         mean the most played. Tracks of the history are not recommended again, nor are those of `exclude`, which the
         model does not see. What the model does not know is in `unknown`, and `note` says it; with nothing left, the
-        most played tracks are recommended and the note says so.
+        most played tracks are recommended and the note says so. `title`: of the playlist, for a model that reads titles
+        (notebook 08); it may stand alone, without any track.
         """
-        return self.recommend_batch([tracks], k, [exclude])[0]
+        return self.recommend_batch([tracks], k, [exclude], [title])[0]
 
     def recommend_batch(
-        self, playlists: Sequence[Iterable[str]], k: int = 10, exclude: Sequence[Iterable[str]] | None = None
+        self,
+        playlists: Sequence[Iterable[str]],
+        k: int = 10,
+        exclude: Sequence[Iterable[str]] | None = None,
+        titles: Sequence[str] | None = None,
     ) -> list[Recommendation]:
         """`recommend` for several playlists at once; the same answers as one by one."""
         if k < 1:
@@ -141,9 +179,13 @@ class Recommender:
         histories = [ids for ids, _ in found]
         others = [self._resolve(tracks)[0] for tracks in exclude] if exclude is not None else [[]] * len(found)
         left_out = [ids + other for ids, other in zip(histories, others, strict=True)]
-        scores = self.scorer.score(Sequences.from_lists(histories))
+        titles = [""] * len(found) if titles is None else list(titles)
+        asked = Sequences.from_lists(histories)
+        if self.reads_titles:
+            asked = replace(asked, titles=read_titles(titles, buckets=self._model.config.n_words))
+        scores = self.scorer.score(asked)
         best = top_k(scores, min(k, len(self)), Sequences.from_lists(left_out))
-        return [self._answer(scores[i], best[i], *found[i], set(left_out[i])) for i in range(len(found))]
+        return [self._answer(scores[i], best[i], *found[i], set(left_out[i]), titles[i]) for i in range(len(found))]
 
     def probabilities(self, answer: Recommendation) -> np.ndarray | None:
         """What an answer's scores say of each track as a share of 1, float32 [N+1]; None if they cannot be read so.
@@ -153,7 +195,7 @@ class Recommender:
         blend adds up z-scores: neither gives shares. Taught in notebook 07 §2.
         """
         if isinstance(self.scorer, SASRec):
-            if not answer.history:
+            if not answer.history and not self.reads_titles:
                 return None
             scores = np.exp(answer.scores - answer.scores[1:].max())
         else:
@@ -173,8 +215,11 @@ class Recommender:
         if not isinstance(self.scorer, SASRec):
             return None
         ids = torch.as_tensor(np.asarray(histories, dtype=np.int64), device=self.scorer.item_emb.weight.device)
+        if self.reads_titles:  # the place of the title is left out of the answer
+            ids = torch.nn.functional.pad(ids, (1, 0))
         _, attention = self.scorer.eval()(ids, return_attention=True)
-        return torch.stack([weights[:, :, -1] for weights in attention], 1).cpu().numpy()
+        weights = torch.stack([weights[:, :, -1] for weights in attention], 1)
+        return weights[..., 1 if self.reads_titles else 0 :].cpu().numpy()
 
     def table(self, ids: np.ndarray) -> pd.DataFrame:
         """Names of model ids 1…N, one row each."""
@@ -201,18 +246,24 @@ class Recommender:
         return ids, unknown
 
     def _answer(
-        self, scores: np.ndarray, best: np.ndarray, ids: list[int], unknown: list[str], left_out: set[int]
+        self,
+        scores: np.ndarray,
+        best: np.ndarray,
+        ids: list[int],
+        unknown: list[str],
+        left_out: set[int],
+        title: str,
     ) -> Recommendation:
-        best = best[best > 0]
-        table = self.names.table(best)
-        table.insert(0, "rank", np.arange(1, len(best) + 1))
-        table["score"] = scores[best]
         notes = [_unknown_words(unknown)] if unknown else []
-        if not ids:
+        if title and not self.reads_titles:
+            notes.append("The model does not read titles, and has left this one out: train it with titles.")
+        if not ids and title and self.reads_titles:
+            notes.append("The history is empty: these tracks follow from the title alone.")
+        elif not ids:
             notes.append("The history is empty: these are the most played tracks.")
         if self.remark:
             notes.append(self.remark)
-        return Recommendation(table, ids, unknown, " ".join(notes), scores, left_out)
+        return Recommendation(best[best > 0], ids, unknown, " ".join(notes), scores, left_out, self.names)
 
 
 def _unknown_words(unknown: list[str]) -> str:
@@ -316,6 +367,7 @@ def train_recommender(
     again: bool = False,
     replace_others: bool = True,
     progress: bool = True,
+    features: TrackFeatures | None = None,
     **changes,
 ) -> tuple[float, bool]:
     """Train the model of a `recipe` and leave in `directory` all that `Recommender.load` needs.
@@ -325,15 +377,25 @@ def train_recommender(
     the recipe. Returns the seconds that training took and whether it took them now: a model with the same settings is
     kept (unless `again`), and a run of theirs that was stopped goes on. Without `replace_others` a model with other
     settings is kept too: ValueError says in what it differs and what to do.
+
+    `features`: of the tracks 1…N of `data` (`track_features`), newcomers among them if the vocabulary has some; the
+    model keeps them. Titles are read if the playlists of `data` have them (`with_titles`).
     """
     directory, vocabulary = Path(directory), data.vocabulary
-    rows = int((data.train.items <= vocabulary.n_items).sum())
-    config, plan = recipe(shape, vocabulary.n_items, int(data.artist_of.max()), int(data.album_of.max()), rows)
+    rows = int((data.train.items <= vocabulary.n_known).sum())
+    config, plan = recipe(shape, vocabulary.n_known, int(data.artist_of.max()), int(data.album_of.max()), rows)
+    config = replace(config, n_items=vocabulary.n_items, n_new=vocabulary.n_new)
+    if features is not None:
+        config = replace(config, categories=features.sizes, n_numbers=len(features.columns))
+    if data.train.titles is not None:
+        config = replace(config, n_words=WORDS)
     plan = replace(plan, seed=seed, **changes)
     if plan.loss != "softmax":
         config = replace(config, pointer=False)  # which only that loss can train
     about = {"data": {"prepared": prepared, "min_count": min_count, "seed": seed}}
-    key = json.dumps([asdict(config), asdict(plan), about], sort_keys=True)
+    key = json.dumps([asdict(config), asdict(plan), about, _fingerprint(features)], sort_keys=True)
+    if features is not None:
+        about["features"] = features.about()
     about["run"] = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
     try:
         there = load(directory)[1] if not again else {}
@@ -352,7 +414,7 @@ def train_recommender(
             "give the new one another --name, or replace it with --again."
         )
     known = slice(vocabulary.n_items + 1)
-    model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed)
+    model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed, features=features)
     with writing(directory):
         if not same and is_writer():  # weights of another run must never meet the names of this one
             for name in ("config.json", RERANKER):
@@ -362,6 +424,16 @@ def train_recommender(
         seconds = round(float(history["seconds"].sum()), 1)
         save(directory, model, {**about, "training": asdict(plan), "train_seconds": seconds})
     return seconds, True
+
+
+def _fingerprint(features: TrackFeatures | None) -> str:
+    """Of all values of features: another table is another model."""
+    if features is None:
+        return ""
+    digest = hashlib.blake2b(np.ascontiguousarray(features.numbers).data, digest_size=8)
+    for ids in features.categories.values():
+        digest.update(np.ascontiguousarray(ids).data)
+    return digest.hexdigest()
 
 
 def _difference(there: dict, shape: dict, plan: dict, data: dict) -> str:

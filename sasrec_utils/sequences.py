@@ -26,6 +26,7 @@ __all__ = [
     "Dataset",
     "Sequences",
     "Split",
+    "TitledBatch",
     "Vocabulary",
     "batches",
     "continuation_split",
@@ -39,6 +40,7 @@ __all__ = [
 
 
 _LARGEST_ID = np.iinfo(np.int32).max
+MOST_WORDS = 64  # ids of a title that are read, see `features.read_titles`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,10 +51,14 @@ class Sequences:
     playlist `u` is `items[offsets[u]:offsets[u + 1]]`, oldest track first. Empty playlists are allowed. Raises
     ValueError when the arrays do not fit each other. Methods return new objects and leave this one as it is; indexing
     gives a view. Taught in notebook 02 §1.
+
+    `titles`: what is known of each playlist beside its tracks, as ids of words (`features.read_titles`), U rows of
+    them; None where nobody asks. It stays with its playlists through every method.
     """
 
     items: np.ndarray
     offsets: np.ndarray
+    titles: Sequences | None = None
 
     def __post_init__(self) -> None:
         items, offsets = np.asarray(self.items), np.asarray(self.offsets)
@@ -66,6 +72,8 @@ class Sequences:
             raise ValueError(f"track ids start at 1 (0 is padding), but the smallest here is {items.min()}")
         if items.size and items.max() > _LARGEST_ID:
             raise ValueError(f"track ids go up to {_LARGEST_ID}, but the largest here is {items.max()}")
+        if self.titles is not None and len(self.titles) != len(offsets) - 1:
+            raise ValueError(f"{len(offsets) - 1} playlists need as many titles, got {len(self.titles)}")
         # A frozen dataclass can only be completed this way; both casts are free when the types already fit.
         object.__setattr__(self, "items", items.astype(np.int32, copy=False))
         object.__setattr__(self, "offsets", offsets.astype(np.int64, copy=False))
@@ -121,19 +129,20 @@ class Sequences:
         indices = indices.astype(np.int64)  # an empty list arrives as float64
         if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"playlists {indices.min()} to {indices.max()} of {len(self)}")
-        return self._spans(self.offsets[indices], self.offsets[indices + 1])
+        titles = None if self.titles is None else self.titles.take(indices)
+        return self._spans(self.offsets[indices], self.offsets[indices + 1], titles)
 
     def last(self, n: int) -> Sequences:
         """The newest `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
         _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
-        return self._spans(np.maximum(starts, ends - n), ends)
+        return self._spans(np.maximum(starts, ends - n), ends, self.titles)
 
     def first(self, n: int) -> Sequences:
         """The first `n` tracks of each playlist (all of it when it is shorter). Raises ValueError for n < 0."""
         _at_least(0, "n", n)
         starts, ends = self.offsets[:-1], self.offsets[1:]
-        return self._spans(starts, np.minimum(starts + n, ends))
+        return self._spans(starts, np.minimum(starts + n, ends), self.titles)
 
     def keep(self, mask: np.ndarray) -> Sequences:
         """Only the rows where `mask` (bool [R]) is true; playlists that lose every row stay, empty.
@@ -143,14 +152,14 @@ class Sequences:
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != self.items.shape:
             raise ValueError(f"the mask has shape {mask.shape}, there are {len(self.items)} rows")
-        return Sequences(self.items[mask], np.concatenate(([0], np.cumsum(mask)))[self.offsets])
+        return Sequences(self.items[mask], np.concatenate(([0], np.cumsum(mask)))[self.offsets], self.titles)
 
-    def _spans(self, starts: np.ndarray, ends: np.ndarray) -> Sequences:
+    def _spans(self, starts: np.ndarray, ends: np.ndarray, titles: Sequences | None = None) -> Sequences:
         """One gather of `items[start:end]` for every pair: what take, last and first have in common."""
         lengths = ends - starts
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Sequences(self.items[rows], offsets)
+        return Sequences(self.items[rows], offsets, titles)
 
 
 def _at_least(least: int, name: str, value: int) -> None:
@@ -188,15 +197,21 @@ class Vocabulary:
     bijection on 0..C, so nothing is thrown away: a track that the training playlists do not know has a model id above
     N, and scorers treat it as unknown. Tracks are ordered by training plays, equal plays by a fixed shuffle: the same
     numbering in every process. Taught in notebook 02 §2.
+
+    `n_new`: how many of the N are newcomers, which training does not know: the last ids. A model that reads what is
+    known of tracks beside their ids can recommend them (notebook 08).
     """
 
     to_catalogue: np.ndarray
     n_items: int
+    n_new: int = 0
 
     def __post_init__(self) -> None:
         table = np.asarray(self.to_catalogue).astype(np.int32, copy=False)
         if table.ndim != 1 or not 0 <= self.n_items < len(table):
             raise ValueError(f"a vocabulary of {self.n_items} tracks needs a flat table of more ids")
+        if not 0 <= self.n_new <= self.n_items:
+            raise ValueError(f"{self.n_new} of {self.n_items} tracks cannot be newcomers")
         seen = np.zeros(len(table), dtype=bool)
         inside = (table >= 0) & (table < len(table))
         seen[table[inside]] = True
@@ -205,12 +220,13 @@ class Vocabulary:
         object.__setattr__(self, "to_catalogue", table)
 
     @classmethod
-    def fit(cls, train: Sequences, n_catalogue: int, min_count: int = 1) -> Vocabulary:
+    def fit(cls, train: Sequences, n_catalogue: int, min_count: int = 1, newcomers: bool = False) -> Vocabulary:
         """The vocabulary of the training playlists.
 
         `train`: training playlists only, in catalogue ids; anything counted from validation or test playlists would
         leak. `n_catalogue`: C, the number of tracks of the catalogue (`len(catalogue)`). `min_count`: plays that a
-        track needs in `train` to be known. Raises ValueError when no track has that many.
+        track needs in `train` to be known. `newcomers`: all other tracks of the catalogue are in it too, behind the
+        known ones. Raises ValueError when no track has that many plays.
         """
         _at_least(1, "min_count", min_count)
         if train.items.size and train.items.max() > n_catalogue:
@@ -222,13 +238,20 @@ class Vocabulary:
         # Known tracks have the most plays: they come first. Equal plays are parted by a fixed shuffle, not by catalogue
         # id: that follows the plays in all playlists, those of test included, and would tell a ranking the future.
         order = np.lexsort((np.random.default_rng(0).permutation(n_catalogue), -plays)) + 1
-        return cls(np.concatenate(([0], order)), n_items)
+        n_new = n_catalogue - n_items if newcomers else 0
+        return cls(np.concatenate(([0], order)), n_items + n_new, n_new)
 
     def __len__(self) -> int:
         return len(self.to_catalogue) - 1
 
     def __repr__(self) -> str:
-        return f"Vocabulary({self.n_items:,} known of {len(self):,} tracks)"
+        new = f", {self.n_new:,} of them new" if self.n_new else ""
+        return f"Vocabulary({self.n_items:,} known of {len(self):,} tracks{new})"
+
+    @property
+    def n_known(self) -> int:
+        """How many tracks training knows: N without the newcomers."""
+        return self.n_items - self.n_new
 
     @cached_property
     def to_model(self) -> np.ndarray:
@@ -259,7 +282,7 @@ class Vocabulary:
 
 def _relabel(table: np.ndarray, ids):
     if isinstance(ids, Sequences):
-        return Sequences(_relabel(table, ids.items), ids.offsets)
+        return Sequences(_relabel(table, ids.items), ids.offsets, ids.titles)
     ids = np.asarray(ids)
     if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):
         raise ValueError(f"ids {ids.min()} to {ids.max()} in a catalogue of {len(table) - 1} tracks")
@@ -312,7 +335,7 @@ def leave_last_out(seqs: Sequences) -> tuple[Sequences, np.ndarray]:
     targets = np.zeros(len(seqs), dtype=np.int32)
     some = ends > starts
     targets[some] = seqs.items[ends[some] - 1]
-    return seqs._spans(starts, np.maximum(starts, ends - 1)), targets
+    return seqs._spans(starts, np.maximum(starts, ends - 1), seqs.titles), targets
 
 
 def continuation_split(seqs: Sequences, n_seeds: int, random_seed: int | None = None) -> tuple[Sequences, Sequences]:
@@ -353,15 +376,24 @@ class Dataset:
 
 
 def load_dataset(
-    prepared_dir: str | Path, min_count: int = 2, seed: int = 0, valid: float | int = 0.1, test: float | int = 0.1
+    prepared_dir: str | Path,
+    min_count: int = 2,
+    seed: int = 0,
+    valid: float | int = 0.1,
+    test: float | int = 0.1,
+    *,
+    newcomers: bool = False,
+    split: Split | None = None,
 ) -> Dataset:
     """Split the playlists of a prepared folder (`split_playlists`) and number its tracks (`Vocabulary`).
+
+    `newcomers`: tracks that training does not know get ids up to N too. `split`: one of your own, for instance by date.
 
     Raises what `load_sequences`, `Catalogue.load`, `split_playlists` and `Vocabulary.fit` raise. Notebook 02 §3.
     """
     catalogue, seqs = Catalogue.load(prepared_dir), load_sequences(prepared_dir)
-    split = split_playlists(len(seqs), seed, valid, test)
-    vocabulary = Vocabulary.fit(seqs.take(split.train), len(catalogue), min_count)
+    split = split_playlists(len(seqs), seed, valid, test) if split is None else split
+    vocabulary = Vocabulary.fit(seqs.take(split.train), len(catalogue), min_count, newcomers)
     parts = (vocabulary.encode(seqs.take(rows)) for rows in split)
     return Dataset(
         catalogue,
@@ -383,6 +415,16 @@ class Batch(NamedTuple):
     targets: np.ndarray
 
 
+class TitledBatch(NamedTuple):
+    """A batch of playlists with titles: one place more in front, 0 in `ids`, for the title; `targets` there is the
+    first track of the window. `titles`: int64 [B, T], the ids of the title's words, 0 = padding.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    titles: np.ndarray
+
+
 def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Start rows and lengths (both int64 [W]) of the windows of at most `max_len` inputs that cover every target.
 
@@ -400,16 +442,21 @@ def windows(seqs: Sequences, max_len: int) -> tuple[np.ndarray, np.ndarray]:
     return seqs.offsets[owner] + start, end - start
 
 
-def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
+def batches(
+    seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Generator | None = None
+) -> Iterator[Batch | TitledBatch]:
     """Training batches of `batch_size` windows that compute next to nothing for padding.
 
     `seqs` in model ids, all known (ids 1..N). With `rng` windows are shuffled, then sorted by length within pools of 32
     batches, and the batches shuffled again: windows of one batch are about equally long, which window meets which still
     changes from epoch to epoch. Without `rng` they come sorted by length. One gather a batch, no Python loop over
     playlists or tracks. Taught in notebook 02 §4, where the share of padding is measured.
+
+    Playlists with titles come as `TitledBatch`; the title takes one of the `max_len` places.
     """
     _at_least(1, "batch_size", batch_size)
-    start, length = windows(seqs, max_len)
+    titled = seqs.titles is not None
+    start, length = windows(seqs, max_len - titled)
     order = np.arange(len(start)) if rng is None else rng.permutation(len(start))
     pool = np.arange(len(order)) // (32 * batch_size) if rng is not None else np.zeros(len(order), dtype=np.int64)
     order = order[np.lexsort((length[order], pool))]
@@ -420,10 +467,14 @@ def batches(seqs: Sequences, max_len: int, batch_size: int, rng: np.random.Gener
         real = place < length[rows, None]
         # Beyond its end a window points at its own first row, which always exists, and is then blanked.
         index = start[rows, None] + np.where(real, place, 0)
-        yield Batch(
-            np.where(real, seqs.items[index], 0).astype(np.int64),
-            np.where(real, seqs.items[index + 1], 0).astype(np.int64),
-        )
+        ids = np.where(real, seqs.items[index], 0).astype(np.int64)
+        targets = np.where(real, seqs.items[index + 1], 0).astype(np.int64)
+        if titled:
+            owner = np.searchsorted(seqs.offsets, start[rows], side="right") - 1
+            words = pad(seqs.titles.take(owner), MOST_WORDS)
+            yield TitledBatch(np.pad(ids, ((0, 0), (1, 0))), np.hstack([ids[:, :1], targets]), words)
+        else:
+            yield Batch(ids, targets)
 
 
 def pad(seqs: Sequences, max_len: int) -> np.ndarray:

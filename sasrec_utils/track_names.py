@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ __all__ = ["TrackNames", "fold", "fold_title", "not_a_track", "plain", "track_ur
 
 COLUMNS = ("track_uri", "track_name", "artist_name", "album_name")
 SUGGESTED_FROM = 100_000  # most played tracks: what is probably meant is sought among them, in bounded time
+DASHES = 6  # in a text, between which an artist and a title are told apart: a look-up takes bounded time
 LIKENESS = 60  # of 100, below which nobody would recognise what they meant
 
 # Letters that Unicode does not take apart into a plain one and a mark, and signs that stand for a word or for nothing.
@@ -31,8 +33,9 @@ _MARKS = re.compile("[\u0300-\u036f]+")  # accents of Latin, Greek and Cyrillic;
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 # What services add to the title of one and the same recording. A live version or a remix is another one: it stays.
+# Guests take 150 letters at most: without a bound, brackets that never close would take the square of their number.
 _FEATURED = re.compile(
-    r"\s*[(\[]\s*(?:feat|ft|featuring|with)\b[^)\]]*[)\]]|\s+(?:feat\.?|ft\.?|featuring)\s.*?(?=\s[-–—]\s|[(\[]|$)"
+    r"\s*[(\[]\s*(?:feat|ft|featuring|with)\b[^)\]]{0,150}[)\]]|\s+(?:feat\.?|ft\.?|featuring)\s.*?(?=\s[-–—]\s|[(\[]|$)"
 )
 _EDITION = (
     r"(?:(?:mono|stereo)\s*/\s*)?(?:\d{4}\s+)?(?:digital(?:ly)?\s+)?remaster(?:ed)?(?:\s+(?:version|edition))?(?:\s+\d{4})?"
@@ -167,7 +170,8 @@ class TrackNames:
         for i in self._ids_of_title.get(fold_title(text), ()):
             if _same(self._titles[i - 1], text):
                 return i
-        pairs = [(text[: dash.start()], text[dash.end() :]) for dash in _DASH.finditer(text)]
+        dashes = islice(_DASH.finditer(text), DASHES)
+        pairs = [(text[: dash.start()], text[dash.end() :]) for dash in dashes]
         pairs = [(left, right) for left, right in pairs if fold(left) and fold(right)]
         for artist, title in pairs:
             if found := self.find_named(title, artist):
@@ -206,7 +210,7 @@ class TrackNames:
             return []
         text = _NUMBERING.sub("", text, count=1)
         whole = fold_title(text)
-        titles = {whole, *(fold_title(part) for part in _DASH.split(text))}
+        titles = {whole, *(fold_title(part) for part in _DASH.split(text)[:DASHES])}
         likeness: dict[int, float] = {}
         asked = [(title, self._near_titles) for title in titles] + [(_sorted_words(whole), self._near_words)]
         for query, names in asked:

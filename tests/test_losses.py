@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sasrec_utils import losses, training
+from sasrec_utils import losses
 from sasrec_utils.losses import (
     bce_loss,
     draw_negatives,
@@ -25,8 +25,9 @@ from sasrec_utils.losses import (
     unseen_softmax_loss,
 )
 from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.objective import Objective
 from sasrec_utils.sequences import Sequences, batches
-from sasrec_utils.training import Objective, TrainConfig
+from sasrec_utils.training import TrainConfig
 
 quick = settings(deadline=None, max_examples=30)
 
@@ -330,7 +331,7 @@ def test_tracks_are_drawn_as_often_as_they_are_played(monkeypatch):
     """For each position its own, and no track that training never plays."""
     N, seen = 10, []
     model = SASRec(SASRecConfig(N, dim=2, heads=1, blocks=1, dropout=0.0))
-    monkeypatch.setattr("sasrec_utils.training.sampled_softmax_loss", lambda *args: seen.append(args[4]))
+    monkeypatch.setattr("sasrec_utils.objective.sampled_softmax_loss", lambda *args: seen.append(args[4]))
     rows = np.array([1] * 70 + [2] * 20 + [9] * 10, dtype=np.int32)
     plan = TrainConfig(loss="sampled_softmax", negatives=5_000)
     Objective(model, plan, rows)(*window([1, 2, 3, 4], 3, N))
@@ -437,7 +438,7 @@ def test_the_loss_of_a_batch_is_that_of_its_playlists_one_by_one(loss, monkeypat
     # Negatives by track and not by chance, the same for a playlist in any company.
     monkeypatch.setattr(torch, "randint", lambda high, shape, **_: (torch.arange(math.prod(shape)) % 6 * 4).view(shape))
     monkeypatch.setattr(
-        "sasrec_utils.training.draw_negatives",
+        "sasrec_utils.objective.draw_negatives",
         lambda ids, targets, n_items, k: (targets[..., None] + torch.arange(1, k + 1)) % n_items + 1,
     )
     rng = np.random.default_rng(9)
@@ -466,12 +467,12 @@ def test_many_negatives_are_taken_in_parts(loss, monkeypatch):
     ids, targets = integers(1, N, B, L), integers(2, N, B, L)
     targets[3, 2:] = ids[3, 2:] = 0
     monkeypatch.setattr(
-        "sasrec_utils.training.draw_negatives",
+        "sasrec_utils.objective.draw_negatives",
         lambda ids, targets, n_items, k: (targets[..., None] + torch.arange(1, k + 1)) % n_items + 1,
     )
     monkeypatch.setattr(torch, "randint", lambda high, shape, **_: (torch.arange(math.prod(shape)) % 12).view(shape))
     whole = objective(ids, targets)
-    monkeypatch.setattr(training, "OWN_NUMBERS", 3 * L * 12 * 8)  # three windows
+    monkeypatch.setattr("sasrec_utils.objective.OWN_NUMBERS", 3 * L * 12 * 8)  # three windows
     parts = objective(ids, targets)
     assert torch.allclose(parts, whole)
     leaves = list(model.parameters())
@@ -485,7 +486,7 @@ def test_thousands_of_negatives_fit_into_memory(monkeypatch):
     import resource
 
     scale = 1 if sys.platform == "darwin" else 1024
-    monkeypatch.setattr(training, "OWN_NUMBERS", 1 << 24)
+    monkeypatch.setattr("sasrec_utils.objective.OWN_NUMBERS", 1 << 24)
     B, L, k, D = 10, 50, 4_096, 64
     model = SASRec(SASRecConfig(2_000, dim=D, max_len=L, dropout=0.0))
     objective = Objective(model, TrainConfig(loss="sampled_softmax", negatives=k))
@@ -501,7 +502,7 @@ def test_the_scores_are_bfloat16_where_that_was_chosen(monkeypatch):
         model.item_emb.weight[1:] = random(5, N, 4, grad=False)
     ids, targets = integers(1, N, 2, 5), integers(2, N, 2, 5)
     for fast in (True, False):
-        monkeypatch.setattr(training, "fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr("sasrec_utils.objective.fast_bfloat16", lambda fast=fast: fast)
         for unseen_only in (True, False):
             value = {
                 scores: Objective(model, TrainConfig(scores=scores, unseen_only=unseen_only))(ids, targets).item()
@@ -521,3 +522,13 @@ def test_an_untrained_model_starts_from_the_bias(loss, k, beta):
     expected = beta * math.log1p(math.exp(-bias)) + k * math.log1p(math.exp(bias))
     objective = Objective(model, TrainConfig(loss=loss, negatives=k))
     assert objective(*window([1, 2, 3], 3, 50)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_on_a_device_with_autocast_the_largest_product_is_bfloat16_too():
+    """What decides it, for there may be no other device than the CPU here."""
+    model = SASRec(SASRecConfig(20, dim=8, max_len=5))
+    for scores, expected in (("auto", True), ("bfloat16", True), ("float32", False)):
+        objective = Objective(model, TrainConfig(scores=scores))
+        assert not objective._autocast(torch.zeros(1))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert objective._autocast(torch.zeros(1)) == expected

@@ -16,8 +16,9 @@ from torch import nn
 from sasrec_utils import losses
 from sasrec_utils.evaluation import top_k
 from sasrec_utils.model import Block, Dropout, SASRec, SASRecConfig
+from sasrec_utils.objective import Objective
 from sasrec_utils.sequences import Sequences, batches, leave_last_out, pad
-from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, load
+from sasrec_utils.training import LOSSES, TrainConfig, fit, load
 
 N, ARTISTS, ALBUMS, MAX_LEN = 40, 7, 11, 12
 POSITIONS = ("absolute", "rotary", "relative")
@@ -391,6 +392,15 @@ def test_a_kept_table_is_given_up_when_the_weights_may_change(tied):
     model.keep_table()
     model.load_state_dict(other.state_dict())
     assert np.array_equal(model.score(histories), other.score(histories))
+
+    with torch.no_grad():  # nothing tells the model of this, but whoever asks for a table asks for today's
+        model.keep_table()
+        model.item_emb.weight.add_(1.0)
+        (model.item_emb if tied else model.output).weight.mul_(2.0)
+        model.keep_table()
+        kept = model.table()
+        model.eval().load_state_dict(model.state_dict())
+        assert torch.allclose(kept, model.table())
 
     model.keep_table()
     model.train()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sasrec_utils.evaluation import ranks, top_k
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.mpd import Catalogue
-from sasrec_utils.recommender import Recommender, save_tracks
+from sasrec_utils.recommender import Recommendation, Recommender, save_tracks
 from sasrec_utils.sequences import Sequences, Vocabulary
 from sasrec_utils.training import CheckpointError, save
 
@@ -339,6 +339,12 @@ def test_the_rank_of_a_track_is_that_of_evaluation(recommender):
     assert answer.rank(answer.history[0]) == answer.rank(0) == answer.rank(N + 1) == 0
 
 
+def test_a_track_below_the_list_has_all_its_equals_before_it():
+    scores = np.array([9, 4, 3, 1, 1, 1, 0, 7], dtype=np.float32)  # padding, then tracks 1 to 7; 7 is no candidate
+    answer = Recommendation(pd.DataFrame({"track_id": [1, 2]}), [7], [], "", scores, {7})
+    assert [answer.rank(track) for track in range(8)] == [0, 1, 2, 5, 5, 5, 6, 0]
+
+
 def test_shares_are_the_softmax_of_sasrec_and_the_probabilities_of_others(recommender):
     answer = recommender.recommend([uri(9)])
     shares = recommender.probabilities(answer)
@@ -353,3 +359,15 @@ def test_attention_is_that_of_the_newest_track(recommender):
     _, attention = recommender.scorer(torch.tensor(histories), return_attention=True)
     assert weights.shape == (2, 1, 1, 3)
     np.testing.assert_allclose(weights[:, 0], attention[0][:, :, -1].detach().numpy(), rtol=1e-5)
+
+
+# Devices
+
+
+def test_a_model_can_be_loaded_to_a_device_and_one_that_is_not_there_is_named(recommender, directory):
+    there = Recommender.load(directory, device="cpu")
+    assert there.recommend([uri(9)]).table.equals(recommender.recommend([uri(9)]).table)
+    for device in ("nonsense", "cuda:99"):
+        with pytest.raises(ValueError, match=f"cannot be moved to the device '{device}'") as caught:
+            Recommender.load(directory, device=device)
+        assert "\n" not in str(caught.value)

@@ -177,3 +177,11 @@ def test_plain_text_is_one_line_that_a_terminal_does_not_obey(text):
 def test_plain_text_keeps_what_is_said():
     assert plain("\x1b[31mRed\x1b[0m\nline\ttab\u202e") == "[31mRed[0m line tab"
     assert plain("Último 👩‍👩‍👧 שיר") == "Último 👩‍👩‍👧 שיר" and plain(None) == plain(float("nan")) == ""
+
+
+def test_a_text_full_of_dashes_costs_no_more_than_a_few(names, monkeypatch):
+    """A server is asked about texts that are made to be slow."""
+    asked = []
+    find_named = TrackNames.find_named
+    monkeypatch.setattr(TrackNames, "find_named", lambda self, *text: asked.append(text) or find_named(self, *text))
+    assert names.find(" - ".join("abc" * 100)) == 0 and len(asked) <= 30

@@ -21,8 +21,9 @@ from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.evaluation import ndcg_at, ranks, top_k
 from sasrec_utils.losses import unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
+from sasrec_utils.objective import Objective
 from sasrec_utils.sequences import Sequences, batches, leave_last_out
-from sasrec_utils.training import LOSSES, Objective, TrainConfig, fit, recipe
+from sasrec_utils.training import LOSSES, TrainConfig, fit, recipe
 from sasrec_utils.vectors import count_vectors
 
 N = 30
@@ -205,6 +206,19 @@ def test_a_kept_table_is_let_go_of_when_training_begins():
     histories = [fit(model, TRAIN, VALID, PLAN, progress=False) for model in (one, other)]
     pd.testing.assert_frame_equal(*map(without_times, histories))
     assert np.array_equal(one.score(VALID), other.score(VALID))
+
+
+@pytest.mark.parametrize("unseen_only", [True, False])
+def test_scores_in_bfloat16_are_used_when_asked_for(unseen_only):
+    ids = torch.from_numpy(TRAIN[0][None, :].astype(np.int64))
+    model = fresh(dropout=0.0)
+    losses = {
+        scores: Objective(model, TrainConfig(loss="softmax", unseen_only=unseen_only, scores=scores))(
+            ids[:, :-1], ids[:, 1:]
+        )
+        for scores in ("float32", "bfloat16")
+    }
+    assert losses["bfloat16"] != losses["float32"] and abs(losses["bfloat16"] - losses["float32"]) < 0.01
 
 
 def test_no_step_is_made_with_a_loss_that_is_not_finite():
@@ -411,7 +425,7 @@ sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!
 import test_training as t
 if __name__ == "__main__":
     import torch
-    from sasrec_utils import training
+    from sasrec_utils import objective, training
     torch.set_num_threads(1)
     validate = training.validate
     def noted(*args):
@@ -419,7 +433,9 @@ if __name__ == "__main__":
             print(torch.initial_seed(), torch.rand(1).item(), file=file)
         return validate(*args)
     training.validate = noted
-    for loss in ("unseen", "bce"):
+    for loss in ("unseen", "bce", "rows"):
+        if loss == "rows":
+            objective.draw_negatives = t.near
         model, out = t.fresh(dropout=0.0, n_artists=0), os.path.join(sys.argv[1], loss)
         t.fit(model, t.cyclic(33, 4, 10), t.VALID, t.two_plan(loss), out, progress=False)
 """
@@ -427,13 +443,20 @@ if __name__ == "__main__":
 
 def two_plan(loss) -> TrainConfig:
     # 33 windows in batches of 8: the last batch has one window, and one of the two processes nothing to do.
+    if loss == "rows":
+        return replace(PLAN, batch_size=8, epochs=2, loss="gbce", negatives=3, tables="sparse")
     return replace(
         PLAN, batch_size=8, epochs=2, loss="softmax" if loss == "unseen" else loss, unseen_only=loss == "unseen"
     )
 
 
+def near(ids, targets, n_items, k) -> torch.Tensor:
+    """Negatives without chance: the tracks before the target."""
+    return (targets[..., None] - 1 - torch.arange(1, k + 1)) % n_items + 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun has no gloo rendezvous there")
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_are_one(tmp_path, monkeypatch):
     """The same batches, each dealt to two processes, give the same losses and weights up to rounding."""
     (tmp_path / "two.py").write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -442,19 +465,21 @@ def test_two_processes_are_one(tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    one = fresh(dropout=0.0, n_artists=0)
-    history = fit(one, cyclic(33, 4, 10), VALID, two_plan("unseen"), progress=False)
-    both, _ = load(tmp_path / "unseen")
-    its_history = pd.read_csv(tmp_path / "unseen" / "history.csv")
-    for column in ("train_loss", "valid_loss", "valid_ndcg@10"):
-        assert np.allclose(history[column], its_history[column], rtol=1e-5)
-    assert np.allclose(one.score(VALID), both.score(VALID), atol=1e-4)
-    # A shift of all keys changes no softmax: the gradient of their bias is rounding noise, which Adam makes large.
-    for name, value in one.state_dict().items():
-        mine, its = value, both.state_dict()[name]
-        if name.endswith("qkv.bias"):
-            mine, its = (torch.cat([x[:16], x[32:]]) for x in (mine, its))
-        assert torch.allclose(mine, its, atol=1e-4), name
+    monkeypatch.setattr("sasrec_utils.objective.draw_negatives", near)
+    for loss in ("unseen", "rows"):
+        one = fresh(dropout=0.0, n_artists=0)
+        history = fit(one, cyclic(33, 4, 10), VALID, two_plan(loss), progress=False)
+        both, _ = load(tmp_path / loss)
+        its_history = pd.read_csv(tmp_path / loss / "history.csv")
+        for column in ("train_loss", "valid_loss", "valid_ndcg@10"):
+            assert np.allclose(history[column], its_history[column], rtol=1e-5)
+        assert np.allclose(one.score(VALID), both.score(VALID), atol=1e-4)
+        # A shift of all keys changes no softmax: the gradient of their bias is rounding noise, which Adam makes large.
+        for name, value in one.state_dict().items():
+            mine, its = value, both.state_dict()[name]
+            if name.endswith("qkv.bias"):
+                mine, its = (torch.cat([x[:16], x[32:]]) for x in (mine, its))
+            assert torch.allclose(mine, its, atol=1e-4), name
     drawn = pd.read_csv(tmp_path / "bce" / "history.csv")
     assert np.isfinite(drawn[["train_loss", "valid_loss"]]).all(axis=None)
     # Each process has dropout and negatives of its own: no seed is used twice, in whatever process or epoch.
@@ -587,6 +612,8 @@ def test_recipes_fit_their_catalogue():
     many, fast = recipe("best", 2_000, 170, n_rows=400_000)
     assert few.dropout > many.dropout and slowly.table_lr < fast.table_lr and slowly.start == "counts"
     assert (many, fast) == recipe("best", 2_000, 170)
+    epochs = [recipe("best", 20_000, 8_000, n_rows=rows)[1].epochs for rows in (0, 40_000, 100_000, 400_000, 1_000_000)]
+    assert epochs == [12, 12, 6, 3, 3]  # few playlists are seen more often
     with pytest.raises(ValueError, match="best or paper, got 'other'"):
         recipe("other", 10)
 
@@ -605,3 +632,44 @@ def test_after_each_epoch_someone_is_told_and_may_stop_the_run(tmp_path):
     model = fresh()
     resumed = fit(model, TRAIN, VALID, replace(PLAN, epochs=2), tmp_path, resume=True, progress=False)
     assert without_times(resumed).equals(without_times(history))
+
+
+# Tables with sparse gradients
+
+SPARSE = replace(PLAN, loss="sampled_softmax", unseen_only=True, tables="sparse")
+
+
+def test_big_catalogues_get_sparse_tables_and_others_do_not():
+    plan = TrainConfig(loss="sampled_softmax")
+    assert plan.sparse(2_262_292) and not plan.sparse(100_000)
+    assert replace(plan, tables="sparse").sparse(10) and not replace(plan, tables="dense").sparse(2_262_292)
+    assert not TrainConfig(loss="softmax").sparse(2_262_292)  # its gradient is no other than dense
+    with pytest.raises(ValueError, match="full softmax, which uses every row"):
+        TrainConfig(loss="softmax", tables="sparse")
+    with pytest.raises(ValueError, match="tables must be auto, dense or sparse"):
+        TrainConfig(tables="some")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_sparse_tables_learn_what_dense_ones_learn(tied):
+    found = {}
+    for tables in ("dense", "sparse"):
+        model = fresh(dim=32, dropout=0.0, n_artists=0, tied=tied)
+        plan = replace(SPARSE, epochs=12, batch_size=32, tables=tables, patience=12)
+        found[tables] = fit(model, cyclic(300, 2), VALID, plan, progress=False)["valid_ndcg@10"].max()
+        assert not any(getattr(part, "sparse", False) for part in model.modules())  # as it came
+    assert min(found.values()) > 0.95
+
+
+def test_a_resumed_run_with_sparse_tables_ends_as_if_it_had_never_stopped(tmp_path):
+    def stop(history):
+        if len(history) == 2:
+            raise Stop
+
+    whole, model = fresh(tied=False), fresh(tied=False, seed=5)
+    expected = fit(whole, TRAIN, VALID, SPARSE, progress=False)
+    with pytest.raises(Stop):
+        fit(fresh(tied=False), TRAIN, VALID, SPARSE, tmp_path, progress=False, after_epoch=stop)
+    history = fit(model, TRAIN, VALID, SPARSE, tmp_path, resume=True, progress=False)
+    assert same_weights(whole, model)
+    pd.testing.assert_frame_equal(without_times(history), without_times(expected), check_exact=True)

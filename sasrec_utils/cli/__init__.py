@@ -7,6 +7,7 @@
     evaluate    the model beside its baselines, on test playlists
     recommend   tracks, or a playlist in a file, to the ten that should follow
     tracks      find the names of tracks that the model knows
+    serve       the recommender behind HTTP, and a page to try it
 
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 no track of those that were asked for is known, 2 a
 mistake in what was given (one sentence says which), 130 stopped by Ctrl-C.

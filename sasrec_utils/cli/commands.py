@@ -16,7 +16,8 @@ import pandas as pd
 from sasrec_utils.baselines import blend_of_all, fit_baselines
 from sasrec_utils.checkpoints import CheckpointError, load
 from sasrec_utils.cli.output import BLEND, METRICS, print_json, print_reports, records, say
-from sasrec_utils.evaluation import Report, evaluate
+from sasrec_utils.evaluation import Report, evaluate, keep_reports
+from sasrec_utils.features import load_titles, track_features, with_titles
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import MPDError, has_slices, prepare
 from sasrec_utils.playlist_text import Entry, read_entries, recognise
@@ -61,14 +62,15 @@ def _run(args: argparse.Namespace) -> int:
         say(f"no slices in {places.raw}: making up playlists ({args.preset}). Put real MPD slices there to use those.")
         write_slices(World(PRESETS[args.preset]), places.raw, args.playlists, progress=True)
     prepared = prepare(places.raw, places.prepared, progress=True)
-    data = load_dataset(prepared, args.min_count, args.seed)
+    data = _data(prepared, args.min_count, args.seed, bool(args.features), args.titles)
     playlists = len(data.split.train) + len(data.split.valid) + len(data.split.test)
     say(f"{playlists:,} playlists, {len(data.catalogue):,} tracks")
-    say(f"{len(data.train):,} playlists to train on know {data.vocabulary.n_items:,} tracks")
+    say(f"{len(data.train):,} playlists to train on know {data.vocabulary.n_known:,} tracks")
     seconds = _train_model(args, places, prepared, data)
     model, about = load(places.model)
     rerank = len(data.valid) >= RERANKED_FROM if args.rerank is None else args.rerank
     reports = _judge(model, data, load_world(places.raw), places.model if rerank else None)
+    keep_reports(places.model, about, reports)
     example = _example(data, Recommender.load(places.model, rerank=rerank), prepared, args.k)
     if args.json:
         columns = ["rank", "track_id", "track_uri", "track_name", "artist_name", "score"]
@@ -109,7 +111,8 @@ def _train(args: argparse.Namespace) -> int:
     """Tables to a model."""
     places = Places.of(args)
     prepared = _prepared(places)
-    seconds = _train_model(args, places, prepared, load_dataset(prepared, args.min_count, args.seed))
+    data = _data(prepared, args.min_count, args.seed, bool(args.features), args.titles)
+    seconds = _train_model(args, places, prepared, data)
     history = pd.read_csv(places.model / "history.csv")
     print(history.to_string(index=False, float_format="{:.5g}".format))
     print(f"\nmodel in {places.model}, {seconds:.0f} s")
@@ -128,9 +131,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     if remark := unfinished(places.model, about):
         say(remark)
-    data = load_dataset(prepared, of["min_count"], of["seed"])
+    data = _data(prepared, of["min_count"], of["seed"], model.config.n_new > 0, model.config.n_words > 0)
     rerank = has_reranker(places.model) if args.rerank is None else args.rerank
     reports = _judge(model, data, load_world(places.raw), places.model if rerank else None, args.protocol)
+    if args.protocol == "full":  # the other one flatters: nobody should find it without its name
+        keep_reports(places.model, about, reports)
     if args.json:
         print_json([report.row() for report in reports])
     else:
@@ -140,15 +145,18 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _recommend(args: argparse.Namespace) -> int:
     """Tracks to the ten that should follow; code 1 if the model knows none of them."""
-    if not args.tracks and args.playlist is None:
+    if not args.tracks and args.playlist is None and not args.title:
         raise ValueError("name at least one track, or give --playlist FILE; `sasrec tracks WORD` finds names.")
     recommender = Recommender.load(Places.of(args).model, rerank=args.rerank is not False)
+    if args.title and not recommender.reads_titles:
+        raise ValueError(f"{Places.of(args).model}: the model does not read titles; train one with --titles.")
     typed = [Entry(0, text, track_uri(text)) for text in args.tracks]
     read = recognise(_listed(args.playlist) + typed, recommender.names)
     if args.playlist is not None or read.missing:
         say(str(read))
     uris = recommender.table(read.ids)["track_uri"]
-    table = recommender.recommend(uris, args.k) if read.ids else None
+    by_title = bool(args.title) and not read.entries  # nothing but a title was asked for
+    table = recommender.recommend(uris, args.k, title=args.title) if read.ids or by_title else None
     if args.json:
         print_json({
             "recommendations": records(table.table) if table else [],
@@ -158,7 +166,7 @@ def _recommend(args: argparse.Namespace) -> int:
         })  # fmt: skip
     elif table:
         print(table)
-    if not read.ids:
+    if table is None:
         say("sasrec: the model knows none of these tracks; `sasrec tracks WORD` finds the names that it knows.")
         return UNKNOWN
     return DONE
@@ -180,6 +188,16 @@ def _tracks(args: argparse.Namespace) -> int:
     return UNKNOWN
 
 
+def _serve(args: argparse.Namespace) -> int:
+    """The model behind HTTP, until it is told to stop."""
+    try:
+        from sasrec_utils.serving import serve  # with FastAPI and uvicorn, which only this command needs
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is not installed: python -m pip install --editable '.[serve]'.") from error
+    serve(args.data_dir, args.name, args.host, args.port, rerank=args.rerank is not False)
+    return DONE
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "make-data": _make_data,
@@ -188,6 +206,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": _evaluate,
     "recommend": _recommend,
     "tracks": _tracks,
+    "serve": _serve,
 }
 
 
@@ -214,6 +233,11 @@ def _train_model(args: argparse.Namespace, places: Places, prepared: Path, data:
     """The seconds that training the named model took; trained only if it is not there with these settings."""
     options = ("epochs", "batch_size", "lr", "loss", "negatives", "accelerator", "precision")
     changes = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
+    features = None
+    if args.features:
+        features = track_features(args.features, data)
+        for note in features.notes:
+            say(f"{args.features}: {note}")
     seconds, now = train_recommender(
         places.model,
         data,
@@ -223,6 +247,7 @@ def _train_model(args: argparse.Namespace, places: Places, prepared: Path, data:
         seed=args.seed,
         again=args.again,
         replace_others=args.again,
+        features=features,
         **changes,
     )
     if not now:
@@ -270,14 +295,15 @@ def _example(data: Dataset, recommender: Recommender, prepared: Path, k: int) ->
     fits = (targets > 0) & (targets <= data.vocabulary.n_items) & (histories.lengths >= 5)
     u = int(np.argmax(fits))
     name = pd.read_parquet(prepared / "playlists.parquet", columns=["name"])["name"].iloc[data.split.test[u]]
-    ids = histories[u]
+    ids, name = histories[u], name if isinstance(name, str) else None
+    title = name if name and recommender.reads_titles else ""
     names = TrackNames(data.catalogue.tracks)
     shown = names.table(data.vocabulary.decode(ids))
     known = ids <= data.vocabulary.n_items
     return _Example(
-        name=name if isinstance(name, str) else None,
+        name=name,
         newest=readable(shown[NAMES].tail(5)),
-        answer=recommender.recommend(shown["track_uri"][known], k),
+        answer=recommender.recommend(shown["track_uri"][known], k, title=title),
         unknown=[names.label(i) for i in shown["track_id"][~known]],
         truth=names.label(int(data.vocabulary.decode(targets[u : u + 1])[0])) if targets[u] else "nothing",
     )
@@ -300,6 +326,12 @@ def _listed(playlist: str | None) -> list[Entry]:
     if playlist is None:
         return []
     return read_entries(sys.stdin.buffer.read() if playlist == "-" else Path(playlist))
+
+
+def _data(prepared: Path, min_count: int, seed: int, newcomers: bool, titles: bool) -> Dataset:
+    """The playlists, split and numbered: with the tracks that training does not know, with titles, as it is wanted."""
+    data = load_dataset(prepared, min_count, seed, newcomers=newcomers)
+    return with_titles(data, load_titles(prepared)) if titles else data
 
 
 def _prepared(places: Places) -> Path:

@@ -28,7 +28,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in (_add_run, _add_make_data, _add_prepare, _add_train, _add_evaluate, _add_recommend, _add_tracks):
+    for add in (_add_run, _add_make_data, _add_prepare, _add_train, _add_evaluate):
+        add(commands)
+    for add in (_add_recommend, _add_tracks, _add_serve):
         add(commands)
     return parser
 
@@ -95,6 +97,7 @@ def _add_recommend(commands) -> None:
         metavar="FILE",
         help="tracks to put before those: a CSV or M3U export, or lines 'Artist - Title'; - reads what is piped in",
     )
+    sub.add_argument("--title", default="", help="of the playlist, for a model trained with --titles; needs no track")
     _place_options(sub)
     sub.add_argument("-k", type=_whole(1), default=10, metavar="N", help="how many tracks")
     _rerank_option(sub, "let the second stage order them (default: if the model has one)")
@@ -107,6 +110,15 @@ def _add_tracks(commands) -> None:
     _place_options(sub)
     sub.add_argument("-k", type=_whole(1), default=10, metavar="N", help="how many tracks at most")
     sub.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_serve(commands) -> None:
+    sub = _command(commands, "serve", "the recommender behind HTTP, and a page to try it, until Ctrl-C")
+    _place_options(sub)
+    host = "others than loopback need SASREC_TOKEN in the environment"
+    sub.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=host)
+    sub.add_argument("--port", type=_port, default=8000, metavar="N", help="0 takes a free one")
+    _rerank_option(sub, "let the second stage order the tracks (default: if the model has one)")
 
 
 # --- options that several commands have -------------------------------------------------------------------------------
@@ -124,6 +136,11 @@ def _training_options(sub: argparse.ArgumentParser) -> None:
         default="best",
         help="best: relative positions, artists and albums; paper: absolute positions, track ids only",
     )
+    table = (
+        "what is known of tracks: CSV or Parquet with a column track_uri; never played tracks can then be recommended"
+    )
+    sub.add_argument("--features", metavar="FILE", help=table)
+    sub.add_argument("--titles", action="store_true", help="read the titles of playlists too")
     plays = "plays in training that make a track known"
     sub.add_argument("--min-count", type=_whole(1), default=2, metavar="N", help=plays)
     sub.add_argument("--seed", type=_whole(0), default=0, metavar="N", help="of split, weights and batches")
@@ -169,6 +186,16 @@ def _whole(least: int) -> Callable[[str], int]:
 
     read.__name__ = "whole number"  # argparse says "invalid whole number value"
     return read
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError(f"{port} is no port: they go from 0 to 65535")
+    return port
+
+
+_port.__name__ = "whole number"
 
 
 def model_name(text: str) -> str:

@@ -16,6 +16,7 @@ Three protocols, always named in the report:
 `ranking` turns scores into ranks and lists, `metrics` those into numbers with intervals, `reports` holds the protocols.
 """
 
+from sasrec_utils.evaluation.kept import keep_reports, kept_reports
 from sasrec_utils.evaluation.metrics import Interval, log_likelihood, ndcg_at, recall_at, reciprocal_rank
 from sasrec_utils.evaluation.ranking import MAX_SCORES, ranks, sampled_ranks, top_k
 from sasrec_utils.evaluation.reports import Report, compare, continuation, evaluate, table
@@ -27,6 +28,8 @@ __all__ = [
     "compare",
     "continuation",
     "evaluate",
+    "keep_reports",
+    "kept_reports",
     "log_likelihood",
     "ndcg_at",
     "ranks",

@@ -14,7 +14,7 @@ import pytest
 
 from sasrec_utils.__main__ import main
 
-COMMANDS = ("run", "make-data", "prepare", "train", "evaluate", "recommend", "tracks")
+COMMANDS = ("run", "make-data", "prepare", "train", "evaluate", "recommend", "tracks", "serve")
 SMALL = ("--epochs", "1", "--accelerator", "cpu")
 
 

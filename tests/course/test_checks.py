@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,26 @@ def test_the_solution_passes(name):
     assert result.text.startswith("✔")
 
 
+def _blocks(scores, k, size, offset=True, share=False, sort=True, each=1 << 30):
+    """The best in blocks, with what people get wrong about it."""
+    found = []
+    for first in range(0, len(scores), size):
+        block = sorted(enumerate(scores[first : first + size]), key=lambda pair: -pair[1])
+        most = max(1, k // -(-len(scores) // size)) if share else min(k, each)
+        found += [(place + first * offset, score) for place, score in block[:most]]
+    if sort:
+        found.sort(key=lambda pair: -pair[1])
+    return [place for place, _ in found[:k]]
+
+
+def _line(sizes, values, wanted):
+    return float(np.polyval(np.polyfit(sizes, values, 1), wanted))
+
+
+def _last_two(sizes, values, wanted):
+    return float(np.exp(np.polyval(np.polyfit(np.log(sizes[-2:]), np.log(values[-2:]), 1), np.log(wanted))))
+
+
 def test_every_check_has_a_solution_and_broken_variants():
     assert set(SOLUTIONS) == set(checks.__all__) - {"Result", "bucket"} == set(BROKEN)
 
@@ -65,6 +86,8 @@ def test_the_stub_is_not_attempted_yet(name):
         "weights_say": {"A": None, "B": None, "C": None},
         "loss_in_nats": None,
         "diagnoses": dict.fromkeys("ABCD"),
+        "leaky_plans": dict.fromkeys("ABCDE"),
+        "under_way": None,
     }
     result = getattr(checks, name)(stubs.get(name, stub))
     assert not result
@@ -488,6 +511,129 @@ BROKEN |= {
             "equally",
         ),
     ],
+    "under_way": [
+        (2400, "milliseconds"),
+        (37.5, "a rate times a time"),
+        (125, "single worker"),
+        (3, "not a whole number"),
+        (0.0024, "fewer than three"),
+        ("2.4", "without quotation marks"),
+    ],
+    "step_bytes": [
+        (lambda rows, dim, used, sparse: 4 * rows * dim, "two moments"),
+        (lambda rows, dim, used, sparse: 16 * rows * dim, "two numbers for each"),
+        (lambda rows, dim, used, sparse: 16 * (used if sparse else rows) * dim, "two numbers for each"),
+        (lambda r, d, u, sparse: 4 * r * d + 8 * r + 4 * u * d if sparse else 16 * r * d, "8 bytes (int64)"),
+        (lambda r, d, u, sparse: 12 * r * d + u * (4 * d + 8) if sparse else 16 * r * d, "two numbers for each"),
+        (lambda r, d, u, sparse: 4 * r * d + 4 * r + u * (4 * d + 8) if sparse else 16 * r * d, "two numbers for each"),
+        (lambda rows, dim, used, sparse: None, "returns nothing"),
+    ],
+    "best_in_blocks": [
+        (lambda *args: _blocks(*args, offset=False), "from the start of all scores"),
+        (lambda *args: _blocks(*args, share=True), "all of the best may stand in one block"),
+        (lambda *args: _blocks(*args, sort=False), "count from the start"),
+        (lambda *args: _blocks(*args, each=1), "all of the best may stand in one block"),
+        (lambda s, k, size: _blocks(s[: len(s) // size * size], k, size), "may be shorter"),
+        (lambda s, k, size: [s.index(x) for x in sorted(s)[:k]], "one block is all"),
+        (lambda s, k, size: _blocks(s, min(k, size), size), "larger than a block"),
+    ],
+    "extrapolate": [
+        (_line, "a line through logarithms"),
+        (lambda sizes, values, wanted: values[-1] * wanted / sizes[-1], "what did not grow"),
+        (_last_two, "least squares"),
+        (lambda sizes, values, wanted: values[-1], "ten times the time"),
+        (lambda sizes, values, wanted: math.log(wanted), "ten times the time"),
+        (lambda sizes, values, wanted: None, "returns nothing"),
+    ],
+    "received": [
+        (lambda p, r, d, u, sparse: (p - 1) * u * (4 * d + 8) if sparse else (p - 1) * 4 * r * d, "never more"),
+        (lambda p, r, d, u, sparse: (p - 1) * u * 4 * d if sparse else 2 * (p - 1) / p * 4 * r * d, "8 for where"),
+        (lambda p, r, d, u, sparse: u * (4 * d + 8) if sparse else 2 * (p - 1) / p * 4 * r * d, "needs nobody"),
+        (lambda p, r, d, u, sparse: 2 * (p - 1) / p * 4 * r * d, "the other used"),
+        (lambda p, r, d, u, sparse: 2 * (p - 1) / p * u * (4 * d + 8) if sparse else 8 * r * d * (p - 1) / p, "p - 1"),
+    ],
+}
+
+
+def _find(scores, take, histories, keep=(), padding=False, first=False, changed=False, lowest=-np.inf):
+    """The solution of 09.1, or one of the ways to get it wrong."""
+    if not changed:
+        scores = scores.copy()
+    if first:  # take the best and only then drop the history: too few are left
+        best = np.argsort(-scores[:, 1:], axis=1)[:, :take] + 1
+        return [set(row.tolist()) - set(heard) for row, heard in zip(best, histories, strict=True)]
+    if not padding:
+        scores[:, 0] = lowest
+    for row, history in enumerate(histories):
+        scores[row, [track for track in history if "history" not in keep]] = lowest
+    best = np.argsort(-scores, axis=1)[:, :take]
+    wanted = [[t for t in row if "all" in keep or s[t] > -np.inf] for row, s in zip(best.tolist(), scores, strict=True)]
+    return wanted if "lists" in keep else list(map(set, wanted))
+
+
+def _habit(artists, steps):
+    pairs = list(zip(artists[steps:], artists, strict=False))
+    return (sum(now == before for now, before in pairs) + 0.2) / (len(pairs) + 2)
+
+
+def _habits(artists, artist, until=8, shift=1, newest=False, choose=max, forwards=False, habit=_habit):
+    """The solution of 09.2, or one of the ways to get it wrong."""
+    ages = [age for age, other in enumerate(artists if forwards else artists[::-1]) if other == artist and age < until]
+    found = [habit(artists, age + shift) for age in (ages[:1] if newest else ages)]
+    return choose(found) if found else 0.0
+
+
+def _own_habit(artists, artist):
+    pairs = {k: [(a, b) for a, b in zip(artists[k:], artists, strict=False) if artist in (a, b)] for k in range(1, 9)}
+    ages = [age for age, other in enumerate(artists[::-1]) if other == artist and age < 8]
+    return max(((sum(a == b for a, b in pairs[g + 1]) + 0.2) / (len(pairs[g + 1]) + 2) for g in ages), default=0.0)
+
+
+BROKEN |= {
+    "candidates": [
+        (lambda *a: _find(*a, padding=True), "padding"),
+        (lambda *a: _find(*a, lowest=0.0), "best"),
+        (lambda *a: _find(*a, keep=("history",)), "no candidates"),
+        (lambda *a: _find(*a, first=True), "next best"),
+        (lambda *a: _find(*a, keep=("all",)), "one candidate"),
+        (lambda *a: _find(*a, changed=True), "copy"),
+        (lambda scores, take, histories: _find(-scores, take, histories), "best track"),
+        (lambda scores, take, histories: _find(scores, take + 1, histories), "best track"),
+        (lambda *a: set().union(*_find(*a)), "one set"),
+        (lambda *a: None, "one set"),
+        (lambda s, t, h: [{x for x in row if s[i, x] > 0} for i, row in enumerate(_find(s, t, h))], "below 0"),
+    ],
+    "artist_habit": [
+        (lambda *a: _habits(*a, until=99), "from 8 on"),
+        (lambda *a: _habits(*a, until=7), "7 still counts"),
+        (lambda *a: _habits(*a, shift=2), "after 1 step"),
+        (lambda *a: _habits(*a, newest=True), "the larger"),
+        (lambda *a: _habits(*a, choose=min), "the larger"),
+        (lambda *a: _habits(*a, choose=sum), "the larger"),
+        (lambda *a: _habits(*a, forwards=True), "after 1 step"),
+        (lambda *a: _habits(*a, habit=lambda artists, k: _habit(artists, k) if len(artists) > k else 0.0), "imaginary"),
+        (_own_habit, "as this playlist did with Ann"),
+        (lambda artists, artist: max(_habit(artists, k) for k in range(1, 9)), "empty"),
+        (lambda artists, artist: artists.count(artist) / max(len(artists), 1), "imaginary"),
+    ],
+    "held_out": [
+        (lambda owner: np.arange(len(owner)) % 5 == 0, "stay together"),
+        (lambda owner: np.arange(len(owner)) < len(owner) // 5 + 1, "stay together"),
+        (lambda owner: np.isin(owner, np.unique(owner)[::2]), "every fifth"),
+        (lambda owner: ~np.isin(owner, np.unique(owner)[::5]), "every fifth"),
+        (lambda owner: np.zeros(len(owner), bool), "every fifth"),
+        (lambda owner: owner == owner[0], "every fifth"),
+        (lambda owner: np.unique(owner)[::5], "True or False"),
+        (lambda owner: np.flatnonzero(owner % 5 == 0), "True or False"),
+    ],
+    "leaky_plans": [
+        (dict(zip("ABCDE", ["clean"] * 5, strict=True)), "2 of 5"),
+        (dict(zip("ABCDE", ["leaks"] * 5, strict=True)), "3 of 5"),
+        (dict(zip("ABCDE", ["clean", "leaks", "clean", "clean", "leaks"], strict=True)), "4 of 5"),
+        (dict(zip("ABCDE", ["clean", "leaks", "leaks", "leaks", "leaks"], strict=True)), "4 of 5"),
+        (dict(zip("ABCDE", ["clean", "leaks", "leaks", None, "leaks"], strict=True)), "say one of"),
+        ({"A": "clean"}, "each of"),
+    ],
 }
 
 
@@ -707,7 +853,69 @@ def test_a_broken_variant_of_notebooks_03_and_04_is_found_and_named(name, index)
     test_a_broken_variant_is_found_and_named(name, index)
 
 
-@pytest.mark.parametrize("name", ["leaks", "after_shuffling"])
+def _scaled(values, known, of_known=True, ddof=0, nothing=math.isnan, flag=True, guard=True):
+    there = [v for v in values[: known if of_known else None] if not nothing(v)]
+    mean = sum(there) / len(there)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in there) / (len(there) - ddof))
+    spread = spread or (1.0 if guard else 0.0)
+    return (
+        [0.0 if nothing(v) else (v - mean) / spread for v in values],
+        [int(nothing(v)) if flag else 0 for v in values],
+    )
+
+
+def _runs(word, n):
+    return [word[i : i + n] for i in range(len(word) - n + 1)]
+
+
+def _own(column, **more):
+    return lambda tracks: pd.DataFrame({"track_uri": tracks["track_uri"], "mine": column(tracks)} | more)
+
+
+BROKEN |= {
+    "standardise": [
+        (lambda values, known: _scaled(values, known, of_known=False), "only known tracks"),
+        (lambda values, known: _scaled(values, known, ddof=1), "divide by n"),
+        (lambda values, known: _scaled(values, known, nothing=lambda v: math.isnan(v) or v == 0), "0 is a number"),
+        (lambda values, known: _scaled(values, known, flag=False), "flag 1"),
+        (lambda values, known: _scaled(values, known, guard=False), "ZeroDivisionError"),
+        (lambda values, known: _scaled([0.0 if math.isnan(v) else v for v in values], known), "missing says nothing"),
+    ],
+    "letter_runs": [
+        (lambda word, n: _runs(word, n), "ends count as letters"),
+        (lambda word, n: _runs(f"<{word}>", 3), "whatever n is"),
+        (lambda word, n: _runs(f"<{word}>", n)[:-1], "ends count"),
+        (lambda word, n: _runs(f"<{word}>", n) or [f"<{word}>"], "too short"),
+    ],
+    "lift_for": [
+        (lambda odds, share: 0.0, "lift of 2"),
+        (lambda odds, share: math.log(share / (1 - share)) - sum(odds) / len(odds), "that of probabilities"),
+        (lambda odds, share: sum(odds) / len(odds) - math.log(share / (1 - share)), "lift of 2"),
+        (lambda odds, share: "2", "a number"),
+    ],
+    "own_feature": [
+        (lambda tracks: list(tracks), "a DataFrame"),
+        (lambda tracks: tracks[["track_name"]], "one row for each track"),
+        (lambda tracks: _own(lambda t: t["track_name"].str.len())(tracks.iloc[1:]), "8 tracks went in, 7"),
+        (lambda tracks: tracks[["track_uri"]], "a column of its own"),
+        (_own(lambda t: 1), "differs from track to track"),
+        (_own(lambda t: t["plays"]), "plays count all playlists"),
+        (_own(lambda t: np.arange(len(t))), "the order of the rows"),
+        (_own(lambda t: t["track_name"].str.len().map(lambda n: "?" if n == 4 else str(n))), "load_features"),
+        (lambda tracks: tracks.nothing, "AttributeError"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [(name, i) for name in ("standardise", "letter_runs", "lift_for", "own_feature") for i in range(len(BROKEN[name]))],
+)
+def test_a_broken_variant_of_notebook_08_is_found_and_named(name, index):
+    test_a_broken_variant_is_found_and_named(name, index)
+
+
+@pytest.mark.parametrize("name", ["leaks", "after_shuffling", "leaky_plans"])
 def test_a_wrong_label_is_counted_and_the_right_one_is_not_given_away(name):
     right = SOLUTIONS[name]
     for key in right:

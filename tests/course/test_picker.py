@@ -629,7 +629,9 @@ class _Tags(html.parser.HTMLParser):
 def test_no_name_becomes_markup():
     table = tracks((HOSTILE * 3)[: N + UNKNOWN])
     table["artist_name"] = table["album_name"] = table["track_name"]
-    picker = PlaylistPicker(recommenders(table), PLAYLISTS, HOSTILE[: len(PLAYLISTS)], table)
+    models = list(recommenders(table).values())
+    named = {name: model for name, model in zip(HOSTILE, models, strict=False)}
+    picker = PlaylistPicker(named, PLAYLISTS, HOSTILE[: len(PLAYLISTS)], table)
     for row in range(len(PLAYLISTS)):
         picker.choose(row)
         parser = _Tags()

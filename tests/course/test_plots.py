@@ -26,6 +26,10 @@ CALLS = {
     "batch": lambda: plots.batch({"wide": np.array([[1, 0], [0, 0]]) > 0, "tight": np.ones((2, 1), bool)}),
     "bars": lambda: plots.bars(["a", "b"], [0.25, 0.5], "Recall", "b wins", [(0.2, 0.3), (0.4, 0.6)], mark=1),
     "attention": lambda: plots.attention(np.tril(np.full((2, 3, 3), 0.3)) + np.eye(3) * 0.1, ["x", "y", "z"]),
+    "maps": lambda: plots.maps(
+        {"by id": np.random.default_rng(0).normal(size=(24, 4)), "by genre": np.eye(3)[np.arange(24) % 3]},
+        np.arange(24) % 3, ["jazz", "soul", "punk"], "Genres part", np.arange(24) > 20,
+    ),
     "by_group": lambda: plots.by_group(
         ["short", "long"],
         {"Markov": [(0.2, 0.1, 0.3), (0.4, 0.3, 0.5)], "oracle": [(0.5, 0.4, 0.6), (0.6, 0.5, 0.7)]},
@@ -174,6 +178,10 @@ DIAGRAMS = {
         "with 0: 5 2; 4 0.",
     ),
     "shift": (lambda: plots.shift([5, 2, 3]), "inputs 5 2, targets 2 3. With the mask each position sees"),
+    "funnel": (
+        lambda: plots.funnel(1399, {"SASRec": 150, "kNN": 50, "Markov": 50, "their blend": 150}),
+        "of all 1,399 tracks SASRec its best 150, kNN its best 50, Markov its best 50, their blend its best 150",
+    ),
 }
 
 
@@ -214,6 +222,10 @@ CALLS |= {
     "wiring": plots.wiring,
     "one_query": lambda: plots.one_query(["old", "new"], ["Nuria", "loud"], TINY[0], TINY, 2 * TINY, "It finds itself", 2),
     "split_heads": lambda: plots.split_heads(TINY, 2, ["a", "b"], ["Nuria", "loud"], "Cut in two"),
+    "growth": lambda: plots.growth(
+        {"seconds": {"prepare": ([1, 10], [0.2, 2.0]), "make": ([1, 10], [1.0, 11.0])}, "GB": {"prepare": ([1, 10], [0.2, 0.3])}},
+        "slices", "It grows", {"seconds": {"prepare": ([1000], [200.0])}},
+    ),
     "effects": lambda: plots.effects(["cut", "flat"], {"seed 0": [(0.5, 0.4, 0.6), (-0.2, -0.3, -0.1)]}, "nats", "Cut costs"),
 }  # fmt: skip
 WORDS |= {
@@ -225,6 +237,7 @@ WORDS |= {
     "wiring": "x + f(LN(x))",
     "one_query": "old 0.62 and 0.62, new 0.12 and 0.38. It takes home Nuria 1.43, loud −0.62",
     "split_heads": "head 1 has Nuria; head 2 has loud",
+    "growth": "seconds, prepare 0.2 at 1, 2 at 10, estimated 200 at 1,000; seconds, make 1 at 1, 11 at 10; GB, prepare 0.2 at 1",
     "effects": "nats. cut: seed 0 0.50 (0.40 to 0.60); flat: seed 0 -0.20 (-0.30 to -0.10)",
 }
 

@@ -35,6 +35,9 @@ SERIES = (
     ("05_train", "Train it", "How does it learn, and from which mistakes?"),
     ("06_evaluate", "Evaluate it honestly", "How good is it, how sure are we, and what is still missing?"),
     ("07_recommend", "Pick a playlist, see what comes next", "What would it play next, why, and what if?"),
+    ("08_beyond_ids", "Beyond ids", "What do metadata, sound and titles buy, and for whom?"),
+    ("09_two_stages", "Two stages: find, then order", "How does a short list get into the best order?"),
+    ("10_serve_and_scale", "Serve it, and take it to a million playlists", "What breaks when the data grow a thousandfold?"),
 )
 DROPPED_METADATA = ("widgets", "signature", "toc", "vscode", "colab")
 NAVIGATION = re.compile(r"(?m)^.*\[Contents\]\((?:\.\./)*(?:notebooks/)?README\.md\).*$")

@@ -7,7 +7,7 @@ A check takes what the learner wrote and returns a `Result`, which shows itself 
     ✔ property that holds
 
 Every check is tested against the stub, the solution and the broken variants that people really write. The exercises are
-in notebooks 00 to 07, their solutions in `notebooks/solutions`.
+in notebooks 00 to 10, their solutions in `notebooks/solutions`.
 """
 
 from sasrec_utils.course.checks.attention import (
@@ -32,8 +32,11 @@ from sasrec_utils.course.checks.explore import (
     slice_order,
     unseen_share,
 )
+from sasrec_utils.course.checks.features import letter_runs, lift_for, own_feature, standardise
 from sasrec_utils.course.checks.heads import cut_head, distance_bias, head_loss
 from sasrec_utils.course.checks.recommend import at_most, next_share, pick, weights_say, without
+from sasrec_utils.course.checks.reranking import artist_habit, candidates, held_out, leaky_plans
+from sasrec_utils.course.checks.scale import best_in_blocks, extrapolate, received, step_bytes, under_way
 from sasrec_utils.course.checks.sequences import after_shuffling, hidden_leak, honest_split, keep_newest, leaks, shift
 from sasrec_utils.course.checks.start import next_tracks, rank_of, share_of_best
 from sasrec_utils.course.checks.training import (
@@ -50,9 +53,12 @@ __all__ = [
     "Result",
     "after_shuffling",
     "allowed_mask",
+    "artist_habit",
     "at_most",
     "attention_row",
+    "best_in_blocks",
     "bucket",
+    "candidates",
     "collision",
     "cut_head",
     "diagnoses",
@@ -60,21 +66,28 @@ __all__ = [
     "distance_bias",
     "head_loss",
     "early_stop",
+    "extrapolate",
+    "held_out",
     "hidden_leak",
     "honest_rank",
     "honest_split",
     "impossible",
     "keep_newest",
+    "leaky_plans",
     "leaks",
+    "letter_runs",
+    "lift_for",
     "loss_in_nats",
     "masked_attention",
     "masked_loss",
     "negatives",
     "next_share",
     "next_tracks",
+    "own_feature",
     "padded_attention",
     "pick",
     "rank_of",
+    "received",
     "same_artist",
     "sampled_hit",
     "score_newest",
@@ -82,8 +95,11 @@ __all__ = [
     "shared_playlists",
     "shift",
     "slice_order",
+    "standardise",
+    "step_bytes",
     "three_metrics",
     "training_step",
+    "under_way",
     "unseen_share",
     "weights_say",
     "without",

@@ -1,26 +1,24 @@
 """What lies on the table: a playlist, what each model would play next, and why. No widget in it, and no HTML.
 
 A `Desk` holds the playlist as it stands and answers every question that the picker can ask. What is to be seen is in
-`view()` and `reasons()`: plain dictionaries of text and numbers, which `widget` sends to the browser.
+`view.view(desk)` and `reasons()`: plain dictionaries of text and numbers, which `widget` sends to the browser.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from sasrec_utils.baselines import ItemKNN, Markov, Popularity
+from sasrec_utils.course.picker.wording import Finder, count, share, unit
 from sasrec_utils.model import SASRec
-from sasrec_utils.playlist_text import PlaylistText, PlaylistTextError, as_csv, as_m3u, read_playlist
+from sasrec_utils.playlist_text import PlaylistText, as_csv, as_m3u, read_playlist
 from sasrec_utils.recommender import Recommendation, Recommender, extend
 from sasrec_utils.sequences import Sequences
-from sasrec_utils.track_names import TrackNames, fold, plain
+from sasrec_utils.track_names import TrackNames, plain
 from sasrec_utils.world import Oracle
 
 NOTHING = "nothing"
@@ -56,16 +54,6 @@ class Round:
         return "you" in self.picks
 
 
-def count(n: int, thing: str) -> str:
-    """A number with its noun: 1 track, 2,000 tracks."""
-    return f"{n:,} {thing}" + ("" if n == 1 else "s")
-
-
-def share(value: float) -> str:
-    """A probability in per cent, with as many digits as say something."""
-    return "<0.01%" if 0 < value < 5e-5 else f"{100 * value:.2f}%" if value < 0.01 else f"{100 * value:.1f}%"
-
-
 class Desk:
     """A playlist and its next tracks. See `PlaylistPicker` for the arguments.
 
@@ -98,10 +86,7 @@ class Desk:
         self.ids: list[int] = []
         self.added: list[bool] = []
         self.title, self.chosen, self.next_id = "Your playlist", -1, 0
-        self.asked, self.row = (
-            0,
-            -1,
-        )  # the track that "why" is about (0: the first one shown); the row that is asked about
+        self.asked, self.row = 0, -1  # the track that "why" is about (0: the first one shown), and the playlist's row
         self.answers: dict[str, Recommendation] = {}
         self.status, self.took = "", 0.0
         self.read: PlaylistText | None = None  # the reader's own playlist, as it was read
@@ -192,6 +177,16 @@ class Desk:
             self.status = f"Taken back: {what}"
             self.row = -1
             self.refresh()
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to take back."""
+        return bool(self._undo)
+
+    @property
+    def begun(self) -> bool:
+        """Whether `restart` would bring back a playlist."""
+        return bool(self._start[0])
 
     def restart(self) -> None:
         """The playlist as it was picked or pasted."""
@@ -393,6 +388,11 @@ class Desk:
 
     # --- guessing -----------------------------------------------------------------------------------------------------
 
+    @property
+    def can_guess(self) -> bool:
+        """Whether the real next track is one that could be named."""
+        return 0 < self.next_id <= len(self.recommenders[self.model]) and self.next_id not in self.ids
+
     def guess_next(self) -> Round:
         """Begin a round: the track that really came next among nine others, drawn by how often they are played."""
         known = len(self.recommenders[self.model])
@@ -438,172 +438,10 @@ class Desk:
         """The next playlist that can be guessed, and a round with it."""
         for step in range(1, len(self.playlists) + 1):
             self.choose((max(self.chosen, 0) + step) % len(self.playlists))
-            if self._can_guess():
+            if self.can_guess:
                 return self.guess_next()
         raise ValueError("no playlist here has a next track that could be guessed")
 
     def stop_guessing(self) -> None:
         """Show the predictions again."""
         self.round, self.status = None, ""
-
-    # --- what is to be seen -------------------------------------------------------------------------------------------
-
-    def view(self) -> dict:
-        """All that the page shows except the reasons: text and numbers, nothing that needs escaping more than once."""
-        changed = bool(self._undo)
-        hint = ""
-        if not self.ids:
-            hint = "Your playlist is empty. Add a track below, or take one of these with +."
-        hidden = self.round is not None and not self.round.over
-        return {
-            "title": self.title,
-            "changed": changed,
-            "count": count(len(self.ids), "track"),
-            "unseen": f"the models see the newest {self.seen}" if self.seen < len(self.ids) else "",
-            "hint": hint,
-            "playlist": [self._names(i) | {"added": a} for i, a in zip(self.ids, self.added, strict=True)],
-            "answers": [] if hidden else [self._answer_view(name) for name in self.answers],
-            "truth": "" if hidden else self._truth(),
-            "status": self.status,
-            "can": {
-                "undo": changed,
-                "restart": changed and bool(self._start[0]),
-                "empty": bool(self.ids),
-                "guess": self._can_guess(),
-                "save": bool(self.ids),
-            },
-            "models": list(self.recommenders),
-            "model": self.model,
-            "beside": self.beside,
-            "settings": vars(self.settings),
-            "draws": self._draws(),
-            "read": self._read_view(),
-            "round": self._round_view(),
-            "took": f"{self.took:.0f} ms",
-            "file": "".join(c if c.isalnum() or c in " -_" else "_" for c in self.title).strip()[:60] or "playlist",
-        }
-
-    def _names(self, track: int) -> dict:
-        parts = {key: plain(self.tracks.columns[f"{key}_name"][track - 1]) for key in ("track", "artist", "album")}
-        return {"id": track, **parts, "track": parts["track"] or "(untitled)"}
-
-    def _answer_view(self, name: str) -> dict:
-        answer, recommender = self.answers[name], self.recommenders[name]
-        strengths, what = self.strengths(name), unit(recommender)
-        rows = list(zip(answer.table["rank"].tolist(), answer.table["track_id"].tolist(), strict=True))
-        rank = answer.rank(self.next_id) if self.next_id else 0
-        if rank > len(rows):
-            rows.append((rank, self.next_id))
-        # Probabilities of two models are drawn on one scale; what is no probability has its own.
-        tops = [
-            self.strengths(m)[self.answers[m].table["track_id"]]
-            for m in self.answers
-            if unit(self.recommenders[m]) == what
-        ]
-        top = max([float(t.max()) for t in tops if len(t)], default=0.0)
-        silent = not answer.history and what != "plays"  # without a history there is only the order of plays
-        shown = []
-        for place, i in rows:
-            value = float(strengths[i])
-            number = (
-                ""
-                if silent or what == "score"
-                else share(value)
-                if what == "probability"
-                else f"{value:.3f}"
-                if what == "similarity"
-                else f"{value:,.0f}"
-            )
-            bar = 0.0 if silent or what == "score" or top <= 0 else float(np.clip(value / top, 0, 1))
-            shown.append(self._names(i) | {"rank": place, "number": number, "bar": bar, "next": i == self.next_id})
-        return {"model": name, "unit": "" if silent or what == "score" else what, "note": answer.note, "rows": shown}
-
-    def _truth(self) -> str:
-        """Where the real next track stands, in one sentence."""
-        if not self.next_id:
-            return ""
-        label = self.label(self.next_id)
-        if self.next_id in self.ids:
-            return f"Really next: {label}. The playlist has it already, so it is no candidate."
-        if self.next_id > len(self.recommenders[self.model]):
-            return f"Really next: {label}. No training playlist had it, so no model can name it."
-        ranks = ", ".join(f"{answer.rank(self.next_id):,} for {name}" for name, answer in self.answers.items())
-        return f"★ Really next: {label}; rank {ranks}."
-
-    def _can_guess(self) -> bool:
-        return 0 < self.next_id <= len(self.recommenders[self.model]) and self.next_id not in self.ids
-
-    def _draws(self) -> list[list[str]]:
-        """What the bars behind the playlist can show: [value, label] pairs."""
-        scorer = self.recommenders[self.model].scorer
-        draws = [["removals", "what removing each track does"]]
-        if isinstance(scorer, SASRec):
-            draws.append(["attention", "attention, mean of all heads"])
-            for b, h in itertools.product(range(scorer.config.blocks), range(scorer.config.heads)):
-                draws.append([f"attention {b + 1}.{h + 1}", f"attention, block {b + 1}, head {h + 1}"])
-        return draws
-
-    def _read_view(self) -> dict | None:
-        if self.read is None:
-            return None
-        missing = []
-        for one in self.read.missing:
-            meant = [self._names(i) for i in one.suggestions]
-            missing.append({"text": plain(one.entry.text)[:120], "reason": one.reason, "meant": meant})
-        said = f"{len(self.read.ids):,} of {count(len(self.read.entries), 'track')} recognised"
-        return {"said": said, "missing": missing}
-
-    def _round_view(self) -> dict | None:
-        """A round as it may be seen: before the reader has chosen, nothing gives the answer away."""
-        if self.round is None:
-            return None
-        one = self.round
-        choices = [self._names(i) | {"picked": [], "next": False} for i in one.choices]
-        if one.over:
-            for choice in choices:
-                choice["picked"] = [name for name, pick in one.picks.items() if pick == choice["id"]]
-                choice["next"] = choice["id"] == one.answer
-        score = [f"{name} {right}" for name, right in self.score.items()]
-        told = f"After {count(self.rounds, 'round')}: {', '.join(score)}." if self.rounds else ""
-        return {"choices": choices, "over": one.over, "score": told}
-
-
-def unit(recommender: Recommender) -> str:
-    """What the numbers of a model mean: "probability", "plays", "similarity" or, of unknown scale, "score"."""
-    scorer = recommender.scorer
-    if isinstance(scorer, SASRec | Markov | Oracle):
-        return "probability"
-    if isinstance(scorer, Popularity):
-        return "plays"
-    return "similarity" if isinstance(scorer, ItemKNN) else "score"
-
-
-class Finder:
-    """Which of many texts contain all words of a query, in any case and without accents; exact ones first.
-
-    All texts stand in one string, so that thousands of them are searched in a millisecond.
-    """
-
-    def __init__(self, texts: Sequence[str]):
-        folded = [fold(text) for text in texts]
-        self.blob = "\n".join(folded) + "\n"
-        self.starts = [0, *itertools.accumulate(len(text) + 1 for text in folded)]
-
-    def __call__(self, query: str) -> list[int]:
-        """Numbers of the texts that match, those that equal the query first; all of them for an empty query."""
-        words = sorted(fold(query).split(), key=self.blob.count)  # the rarest first: few texts are looked at
-        if not words:
-            return list(range(len(self.starts) - 1))
-        exact, found, at = [], [], self.blob.find(words[0])
-        whole = fold(query)
-        while at >= 0:
-            row = bisect_right(self.starts, at) - 1
-            start, end = self.starts[row], self.starts[row + 1]
-            text = self.blob[start : end - 1]
-            if all(word in text for word in words[1:]):
-                (exact if text == whole else found).append(row)
-            at = self.blob.find(words[0], end)
-        return exact + found
-
-
-__all__ = ["Desk", "PlaylistTextError", "Settings"]

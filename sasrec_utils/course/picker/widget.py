@@ -17,7 +17,9 @@ import torch
 import traitlets
 from IPython.display import display
 
-from sasrec_utils.course.picker.desk import NOTHING, Desk, count
+from sasrec_utils.course.picker.desk import NOTHING, Desk
+from sasrec_utils.course.picker.view import names_of, view
+from sasrec_utils.course.picker.wording import count
 from sasrec_utils.playlist_text import PlaylistTextError
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import Dataset, Sequences
@@ -203,7 +205,7 @@ class PlaylistPicker(anywidget.AnyWidget):
     def _show(self, answers: bool = True) -> None:
         """Send what is to be seen; the reasons come after the answers, which need not wait for them."""
         if answers:
-            self.view = self.desk.view()
+            self.view = view(self.desk)
         self.reasons = (
             {"rows": [], "sentence": "", "heads": [], "bars": "", "control": "", "asked": 0}
             if self._hidden
@@ -224,7 +226,7 @@ class PlaylistPicker(anywidget.AnyWidget):
             found = [{"row": u, "label": self.desk.names[u], "by": count(int(lengths[u]), "track")} for u in rows]
             self.send({"found": "playlists", "query": query, "rows": found, "total": total})
         elif asked == "find":
-            found = [self.desk._names(i) for i in self.desk.find(query)] if query.strip() else []
+            found = [names_of(self.desk, i) for i in self.desk.find(query)] if query.strip() else []
             rows = [{"row": one["id"], "label": one["track"], "by": one["artist"]} for one in found]
             self.send({"found": "tracks", "query": query, "rows": rows, "total": len(rows)})
         elif asked == "save":

@@ -6,6 +6,7 @@ either. Colours are Okabe and Ito's (distinct for colour-blind people), always d
 line style or a hatch; magnitudes go from white to dark in one hue. Nothing here keeps pyplot figures open.
 """
 
+from sasrec_utils.course.plots.beyond import maps, nearest
 from sasrec_utils.course.plots.data import batch, lags, looks, spread, unseen
 from sasrec_utils.course.plots.diagrams import journey, shift
 from sasrec_utils.course.plots.model import (
@@ -20,7 +21,9 @@ from sasrec_utils.course.plots.model import (
     split_heads,
     wiring,
 )
+from sasrec_utils.course.plots.scale import growth, power_law
 from sasrec_utils.course.plots.scores import against_claim, bars, by_group, continuation, curves, promises
+from sasrec_utils.course.plots.stages import funnel
 from sasrec_utils.course.plots.style import CYCLE, OKABE_ITO, Picture
 from sasrec_utils.course.plots.training import Live, dots, gaps, learning_rates, loss_curves
 
@@ -41,15 +44,20 @@ __all__ = [
     "dots",
     "effects",
     "falls",
+    "funnel",
     "gaps",
+    "growth",
     "journey",
     "lags",
     "learning_rates",
     "looks",
     "loss_curves",
+    "maps",
     "matrices",
+    "nearest",
     "one_query",
     "over_sizes",
+    "power_law",
     "promises",
     "shift",
     "split_heads",

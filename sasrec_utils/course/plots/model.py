@@ -250,11 +250,15 @@ def by_distance(weights: np.ndarray, names: Sequence[str], finding: str) -> Pict
 
 @styled
 def effects(
-    names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], unit: str, finding: str
+    names: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float]]],
+    unit: str,
+    finding: str,
+    digits: int = 2,
 ) -> Picture:
     """What interventions do, one row each: series → (mean, low, high) a row, at most four series, on both sides of 0.
 
-    Taught in notebook 04 §3.
+    `digits`: after the point, in the words. Taught in notebook 04 §3.
     """
     figure, axes = new_axes(width=7.6, height=1.4 + 0.15 * len(names) * (len(series) + 1))
     step = 0.8 / max(len(series), 2)
@@ -275,7 +279,9 @@ def effects(
     axes.set_title(finding)
     each = []
     for row, name in enumerate(names):
-        told = ", ".join(f"{s} {v[row][0]:.2f} ({v[row][1]:.2f} to {v[row][2]:.2f})" for s, v in series.items())
+        told = ", ".join(
+            f"{s} {v[row][0]:.{digits}f} ({v[row][1]:.{digits}f} to {v[row][2]:.{digits}f})" for s, v in series.items()
+        )
         each.append(f"{name}: {told}")
     return Picture(figure, f"{unit}. {'; '.join(each)}.")
 
