@@ -38,11 +38,11 @@ class Switched(SASRec):
             for block in self.blocks:
                 block.attention = Unmasked(self.config)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids [B, L] → hidden states [B, L, D]."""
+    def forward(self, ids: Tensor, *args, **options) -> Tensor:
+        """Ids [B, L] → hidden states [B, L, D]; what else `SASRec.forward` takes goes on to it."""
         for block in self.blocks:
             block.attention.real = (ids > 0)[:, None, None, :]
-        return super().forward(ids)
+        return super().forward(ids, *args, **options)
 
 
 def train_plainly(model: SASRec, playlists: Sequences, epochs: int) -> None:
