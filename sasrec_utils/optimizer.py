@@ -12,7 +12,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RowAdamW", "is_table", "set_sparse", "table_names"]
+from sasrec_utils.model import SASRec
+from sasrec_utils.objective import Objective
+
+__all__ = ["RowAdamW", "is_table", "make_optimizer", "set_sparse", "table_names"]
+
+BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
+
+
+def make_optimizer(objective: Objective, config) -> torch.optim.Optimizer:
+    """The optimiser of an objective's model by a `training.TrainConfig`, which says whether its tables are sparse."""
+    sparse = config.sparse(objective.model.n_items)
+    set_sparse(objective, sparse)
+    kind = RowAdamW if sparse else torch.optim.AdamW
+    return kind(_parameter_groups(objective.model, config), lr=config.lr, betas=BETAS, fused=True)
+
+
+def _parameter_groups(model: SASRec, config) -> list[dict]:
+    """Parameters by how fast they learn.
+
+    Adam moves every weight by about one learning rate a step, whatever it is for. Tables start near zero and have to
+    grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
+    Both would be far behind the dense layers at the same rate.
+    """
+    rates = {"distance": config.distance_lr, "table": config.table_lr, "rows": config.table_lr, "dense": 1.0}
+    sparse = table_names(model) if config.sparse(model.n_items) else []
+    members: dict[str, list] = {kind: [] for kind in rates}
+    for name, parameter in model.named_parameters():
+        kind = "dense"
+        if name in sparse:
+            kind = "rows"
+        elif name.startswith(("item_emb", "pos_emb", "features", "output", "word_emb", "number_emb")):
+            kind = "table"
+        elif name.endswith(("distance", "distance.bias")):
+            kind = "distance"
+        members[kind].append(parameter)
+    decays = {"table": config.table_decay, "rows": config.table_decay}
+    return [
+        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0), "rows": kind == "rows"}
+        for kind, times in rates.items()
+        if members[kind]
+    ]
 
 
 def is_table(module: nn.Module) -> bool:

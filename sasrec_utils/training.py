@@ -45,7 +45,7 @@ from sasrec_utils.evaluation.ranking import score_batches, seen_pairs
 from sasrec_utils.losses import softmax_loss, unseen_softmax_loss
 from sasrec_utils.model import SASRec, SASRecConfig
 from sasrec_utils.objective import Objective, half_scores
-from sasrec_utils.optimizer import RowAdamW, set_sparse, table_names
+from sasrec_utils.optimizer import make_optimizer, set_sparse
 from sasrec_utils.sequences import Batch, Sequences, batches, leave_last_out, windows
 from sasrec_utils.vectors import count_vectors
 
@@ -61,7 +61,6 @@ FULL_SOFTMAX = 100_000  # tracks; beyond it a step over all of them takes longer
 DENSE_TABLES = 100_000  # tracks; beyond it most of a step would be spent on rows that it has not used
 FEW_ROWS = 600_000  # that a run with few plays should see: on LastFM NDCG@10 .034 after 3 epochs, .048 after 12
 FEW_PLAYS = 60  # of a track, on average: below, tables over-fit (see `recipe`)
-BETAS = (0.9, 0.98)  # of Adam; the second as in the paper
 VALID_PLAYLISTS = 10_000  # at most that many judge an epoch: enough for NDCG@10 to a few thousandths
 LIFT_PLAYLISTS = 2_000  # at most that many say how often a newcomer is next
 VALID_SCORES = 1 << 32  # at most that many scores for their loss, and as many for their ranks: a minute at any size
@@ -258,11 +257,8 @@ def _set_up(model: SASRec, train: Sequences, valid: Sequences, config: TrainConf
         model.start_from(count_vectors(known, model.config.n_known, model.config.dim))
     fabric = _fabric(config)
     torch.manual_seed(config.seed)
-    objective, sparse = Objective(model, config, known.items), config.sparse(model.n_items)
-    set_sparse(objective, sparse)
-    kind = RowAdamW if sparse else torch.optim.AdamW
-    optimizer = kind(_parameter_groups(model, config), lr=config.lr, betas=BETAS, fused=True)
-    objective, optimizer = fabric.setup(objective, optimizer)
+    objective = Objective(model, config, known.items)
+    objective, optimizer = fabric.setup(objective, make_optimizer(objective, config))
     return _Run(model, config, fabric, objective, optimizer, known, n_batches, valid, histories, targets)
 
 
@@ -483,33 +479,6 @@ def _one_table(model: SASRec) -> Iterator[Tensor]:
         yield model._kept_table
     finally:
         model._kept_table = before
-
-
-def _parameter_groups(model: SASRec, config: TrainConfig) -> list[dict]:
-    """Parameters by how fast they learn.
-
-    Adam moves every weight by about one learning rate a step, whatever it is for. Tables start near zero and have to
-    grow to the size of the scores; a distance has to differ from the others by several units to stand out in a softmax.
-    Both would be far behind the dense layers at the same rate.
-    """
-    rates = {"distance": config.distance_lr, "table": config.table_lr, "rows": config.table_lr, "dense": 1.0}
-    sparse = table_names(model) if config.sparse(model.n_items) else []
-    members: dict[str, list] = {kind: [] for kind in rates}
-    for name, parameter in model.named_parameters():
-        kind = "dense"
-        if name in sparse:
-            kind = "rows"
-        elif name.startswith(("item_emb", "pos_emb", "features", "output", "word_emb", "number_emb")):
-            kind = "table"
-        elif name.endswith(("distance", "distance.bias")):
-            kind = "distance"
-        members[kind].append(parameter)
-    decays = {"table": config.table_decay, "rows": config.table_decay}
-    return [
-        {"params": members[kind], "times": times, "weight_decay": decays.get(kind, 0.0), "rows": kind == "rows"}
-        for kind, times in rates.items()
-        if members[kind]
-    ]
 
 
 def _schedule(step: int, total: int, config: TrainConfig) -> float:

@@ -31,10 +31,11 @@ def growth(
     `across`: what the sizes are. `estimated`: points of the same curves that nobody has measured; hollow, dashed, and
     named as estimates in the words. Taught in notebook 10 §4.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 3.5), layout="constrained")
+    figure = Figure(figsize=(max(5.6, 4.2 * len(panels)), 3.5), layout="constrained")
     words = []
     for axes, (unit, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         ticks: set[float] = set()
+        last = max(sizes[-1] for sizes, _ in [*curves.values(), *estimated.get(unit, {}).values()])
         for series, (name, (sizes, values)) in enumerate(curves.items()):
             colour, marker, style = CYCLE[series]
             axes.plot(sizes, values, color=colour, marker=marker, linestyle=style)
@@ -46,8 +47,9 @@ def growth(
                 axes.plot(more, guessed, color=colour, marker=marker, linestyle="", markerfacecolor="white")
                 ticks, end = ticks | set(more), (more[-1], guessed[-1])
                 told += f", estimated {_each(more, guessed)}"
-            axes.annotate(name, end, xytext=(8, 0), textcoords="offset points", va="center", fontsize=9,
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+            # Beside its end; a curve that ends in the middle, above it, where the others do not pass.
+            place = {"xytext": (8, 0), "va": "center"} if end[0] == last else {"xytext": (-6, 5), "ha": "right"}
+            axes.annotate(name, end, textcoords="offset points", fontsize=9, **place)
             words.append(f"{unit}, {told}")
         axes.set(xscale="log", yscale="log", xlabel=across, ylabel=f"{unit} (log scale)")
         axes.set_xticks(sorted(ticks), [_short(size) for size in sorted(ticks)], fontsize=9)
