@@ -1,6 +1,6 @@
 """What side information buys, and for whom: the record that notebook 08 shows.
 
-    python benchmarks/features.py [--data DIR] [--seconds N] [--world release]
+    python benchmarks/features.py [--data DIR] [--seconds N] [--world release] [--speed]
 
 Three seeds of each model, in two worlds. *release*: 7,000 playlists of the teaching world in which a tenth of all
 tracks come out after playlist 5,600; models learn from the playlists before. *mpd-like*: 3,000 playlists with a long
@@ -29,8 +29,8 @@ from sasrec_utils.evaluation.ranking import batch_ranks
 from sasrec_utils.features import WORDS, load_titles, track_features, with_titles
 from sasrec_utils.model import SASRec
 from sasrec_utils.mpd import prepare
-from sasrec_utils.sequences import Dataset, Sequences, Split, leave_last_out, load_dataset, split_playlists
-from sasrec_utils.training import fit, recipe
+from sasrec_utils.sequences import Dataset, Sequences, Split, batches, leave_last_out, load_dataset, split_playlists
+from sasrec_utils.training import Objective, TrainConfig, fit, recipe
 from sasrec_utils.world import AUDIO, MPD_LIKE, TEACHING, Oracle, World, release_split, title_words, write_slices
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,8 +82,8 @@ def questions(test: Sequences, length: int | None) -> tuple[Sequences, np.ndarra
     return histories, targets
 
 
-def train(world: str, told: tuple[str, ...], seed: int, folder: Path) -> tuple[SASRec, Dataset, float]:
-    """A model that is told of these things, its data, and the seconds of an epoch."""
+def prepare_run(world: str, told: tuple[str, ...], seed: int, folder: Path) -> tuple[SASRec, Dataset, TrainConfig]:
+    """A new model that is told of these things, its data, and how it is to be trained."""
     data, _, prepared = dataset(world, folder, "new" in told)
     vocabulary = data.vocabulary
     groups = (int(data.artist_of.max()), int(data.album_of.max())) if "artist" in told else (0, 0)
@@ -99,9 +99,7 @@ def train(world: str, told: tuple[str, ...], seed: int, folder: Path) -> tuple[S
         data, config = with_titles(data, load_titles(prepared)), replace(config, n_words=WORDS)
     known = slice(vocabulary.n_items + 1)
     model = SASRec(config, data.artist_of[known], data.album_of[known], seed=seed, features=features)
-    plan = replace(plan, epochs=WORLDS[world][2], seed=seed)
-    history = fit(model, data.train, data.valid, plan, progress=False)
-    return model, data, float(history["seconds"].median())
+    return model, data, replace(plan, epochs=WORLDS[world][2], seed=seed)
 
 
 def judge(scorer, test: Sequences, words: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -135,7 +133,7 @@ def measure(folder: Path, seconds: float, worlds: list[str]) -> None:
     for world in worlds:
         if not list(folder.glob(f"runs/{world}~oracle*")):
             for name, found in yardsticks(world, folder).items():
-                np.savez(folder / "runs" / f"{world}~{name}~0.npz", seconds=0.0, **found)
+                np.savez(folder / "runs" / f"{world}~{name}~0.npz", **found)
     for seed in SEEDS:
         for world in worlds:
             for name, told in MODELS[world].items():
@@ -144,9 +142,10 @@ def measure(folder: Path, seconds: float, worlds: list[str]) -> None:
                     continue
                 if time.perf_counter() - began > seconds:
                     return
-                model, data, each = train(world, told, seed, folder)
-                np.savez(file, seconds=each, **judge(model, data.test))
-                print(f"{world}, {name}, seed {seed}: {each:.1f} s an epoch", flush=True)
+                model, data, plan = prepare_run(world, told, seed, folder)
+                fit(model, data.train, data.valid, plan, progress=False)
+                np.savez(file, **judge(model, data.test))
+                print(f"{world}, {name}, seed {seed}", flush=True)
 
 
 def groups_of(data: Dataset) -> dict[str, np.ndarray]:
@@ -192,11 +191,9 @@ def record(folder: Path) -> pd.DataFrame:
             continue
         groups = groups_of(dataset(world, folder, newcomers=True)[0])
         found: dict[str, list[np.ndarray]] = {}
-        seconds: dict[str, list[float]] = {}
         for file in sorted(folder.glob(f"runs/{world}~*.npz")):
             run, name = np.load(file), file.stem.split("~")[1]
             found.setdefault(name, []).append(np.stack([run[str(length)] for length in LENGTHS]))
-            seconds.setdefault(name, []).append(float(run["seconds"]))
         for metric in ("recall@10", "ndcg@10"):
             values = {name: np.stack([_values(r, metric) for r in seeds]) for name, seeds in found.items()}
             for name, runs in values.items():
@@ -211,7 +208,6 @@ def record(folder: Path) -> pd.DataFrame:
                         **dict(zip(("gap", "gap_low", "gap_high"), interval(gap, counts), strict=True)),
                         **dict(zip(("more", "more_low", "more_high"), interval(more, counts), strict=True)),
                         "seeds": " ".join(f"{(run * mask).sum() / mask.sum():.4f}" for run in runs),
-                        "epoch_seconds": round(float(np.median(seconds[name])), 1),
                     })  # fmt: skip
     return pd.DataFrame(rows).round(4)
 
@@ -221,13 +217,42 @@ def _values(rank: np.ndarray, metric: str) -> np.ndarray:
     return hit * 1.0 if metric == "recall@10" else np.where(hit, 1 / np.log2(np.maximum(rank, 1) + 1), 0.0)
 
 
+def speed(world: str, folder: Path, steps: int = 40) -> None:
+    """CPU seconds of a training step (loss and gradients) beside those of the model with artists and albums: the models
+    take turns, so that what else the machine does hits all alike."""
+    runs, taken = {}, {}
+    for name, told in MODELS[world].items():
+        if name in (REFERENCES[1], "all of them", "all + title"):
+            model, data, plan = prepare_run(world, told, 0, folder)
+            known = data.train.keep(data.train.items <= model.config.n_known)
+            if not model.config.n_words:
+                known = replace(known, titles=None)
+            found = batches(known, model.config.max_len, plan.batch_size, np.random.default_rng(0))
+            parts = [tuple(map(torch.from_numpy, batch)) for _, batch in zip(range(steps), found, strict=False)]
+            runs[name], taken[name] = (Objective(model, plan, known.items).train(), parts), []
+    for step in range(steps):
+        for name, (objective, parts) in runs.items():
+            began = time.process_time()
+            objective(*parts[step]).backward()
+            objective.zero_grad()
+            taken[name].append((time.process_time() - began) / int((parts[step][1] > 0).sum()))
+    base = np.median(taken[REFERENCES[1]][5:])
+    for name, each in taken.items():
+        print(f"{world}, {name}: {np.median(each[5:]) * 1e6:.1f} µs a target, {np.median(each[5:]) / base:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT / "data" / "features-benchmark")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--world", choices=tuple(WORLDS), help="only this one (default: both)")
+    parser.add_argument("--speed", action="store_true", help="only compare the time of a step")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.speed:
+        for world in [args.world] if args.world else WORLDS:
+            speed(world, args.data)
+        return
     measure(args.data, args.seconds, [args.world] if args.world else list(WORLDS))
     target = ROOT / "notebooks" / "data" / "features.csv"
     record(args.data).to_csv(target, index=False, lineterminator="\n")

@@ -1,6 +1,6 @@
 """What a server takes for one request and how many it answers in a second: `sasrec serve`, asked over loopback.
 
-    python benchmarks/serving.py [--tracks 34000] [--clients 32] [--seconds 30]
+    python benchmarks/serving.py [--tracks 34000] [--clients 32] [--seconds 30] [--shape best]
 
 An untrained model of the given size is as fast as a trained one. Histories have 50 tracks, given as URIs; every answer
 has ten named tracks with their probabilities. The clients run on the same cores as the server. While many ask, each
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--shape", choices=("paper", "best"), help="only this one")
     args = parser.parse_args()
     n = args.tracks
     shapes = {
@@ -42,6 +43,8 @@ def main() -> None:
             n, dim=128, heads=4, max_len=100, positions="relative", tied=False, n_artists=n // 8, n_albums=n // 8
         ),
     }
+    if args.shape:
+        shapes = {args.shape: shapes[args.shape]}
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in shapes.items():
             _make(Path(folder) / "models" / name, shape)

@@ -43,7 +43,7 @@ class Objective(nn.Module):
         if model.config.pointer and not (config.loss == "softmax" and config.unseen_only):
             raise ValueError("a model with a pointer learns by the softmax over unseen tracks: unseen_only=True")
         if config.loss == "sampled_softmax":
-            rows = np.arange(1, model.n_items + 1, dtype=np.int32) if rows is None else rows
+            rows = np.arange(1, model.config.n_known + 1, dtype=np.int32) if rows is None else rows
             plays = torch.from_numpy(np.bincount(rows, minlength=model.n_items + 1))
             # No buffers: torch.distributed would send them from process to process at every step.
             self.rows, self.log_q = torch.from_numpy(rows), (plays / len(rows)).log()

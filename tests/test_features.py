@@ -381,3 +381,14 @@ def test_a_recommender_takes_a_title(tmp_path):
 def test_shapes_that_cannot_be(changes, words):
     with pytest.raises(ValueError, match=words):
         side_model(**changes)
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "bce", "gbce"])
+@pytest.mark.parametrize("tables", ["dense", "sparse"])
+def test_losses_that_draw_negatives_learn_it_too(loss, tables):
+    model = side_model(n_words=WORDS, tied=False)
+    config = TrainConfig(loss=loss, tables=tables, epochs=8, batch_size=16, unseen_only=True)
+    fit(model, replace(by_kind(150, N - NEW, seed=0), titles=None), titled(60, 1), config, progress=False)
+    assert torch.isfinite(model.table()).all() and not model.table()[0].any()
+    histories, targets = leave_last_out(titled(120, 2))
+    assert evaluate(model, histories, targets, k=6).values["recall@6"].mean() > 0.5

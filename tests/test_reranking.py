@@ -205,6 +205,18 @@ def test_after_nothing_known_the_first_stage_decides(reranker):
     assert (np.argsort(-scores[0, 1:], kind="stable") == np.argsort(-expected[1:], kind="stable")).all()
 
 
+def test_candidates_that_are_equal_to_the_trees_keep_the_order_of_the_blend(first):
+    class Undecided:
+        def predict(self, x, num_threads):
+            return np.where(np.arange(len(x)) % 7 == 0, -5.0, 3.0)
+
+    tied = Reranker(first, Undecided(), RerankConfig())
+    many = playlists(300, 11)  # as a whole, so that no step depends on how many are asked about together
+    for scores, blend, history in zip(tied.score(many), first.blend.score(many), many, strict=True):
+        best = [t for t in np.argsort(-scores, kind="stable") if t and t not in history][:10]
+        assert (np.diff(scores[best]) < 0).all() and (np.diff(blend[best]) <= 0).all()
+
+
 def test_a_batch_is_scored_as_one_by_one(reranker):
     whole = reranker.score(HISTORIES)
     for u in range(len(HISTORIES)):

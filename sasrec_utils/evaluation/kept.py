@@ -30,8 +30,11 @@ def keep_reports(folder: str | os.PathLike, about: dict, reports: Sequence[Repor
             metric: {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}
             for metric, interval in report.metrics.items()
         }
-    with write_beside(Path(folder) / FILE) as beside:
-        beside.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    file, text = Path(folder) / FILE, json.dumps(kept, indent=1) + "\n"
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    with write_beside(file) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def kept_reports(folder: str | os.PathLike, about: dict) -> dict:

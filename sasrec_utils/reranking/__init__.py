@@ -211,10 +211,11 @@ class Reranker:
             if len(found.rows):
                 x = self.first.features(part, found)
                 worth = self.trees.predict(x[:, columns], num_threads=1)
+                # Trees give equal values to candidates that fall into the same leaves: the blend parts those. The step
+                # is as small as float32 can tell apart in what trees say.
+                worth -= 2e-6 * x[:, list(FEATURES).index("blend_rank")]
                 lowest = np.full(len(part), np.inf)
                 np.minimum.at(lowest, found.rows, worth)
-                # Trees give equal values to candidates that fall into the same leaves: the blend parts those.
-                worth += 1e-5 * (1 - x[:, list(FEATURES).index("blend_rank")] / len(x))
                 out[found.rows, found.tracks] = worth - lowest[found.rows]
         return scores
 

@@ -48,6 +48,9 @@ CALLS = {
     "curves, with a level": lambda: plots.curves(
         [1, 5], {"train": [0.1, 0.9]}, "epochs", "Recall@10", "Up", level=(0.42, "claimed")
     ),
+    "curves, one shorter, with ranges": lambda: plots.curves(
+        [1, 5], {"a": [0.1, 0.9], "b": [0.3]}, "epochs", "Recall@10", "Up", ranges={"a": ([0.0, 0.8], [0.2, 1.0])}
+    ),
     "against_claim": lambda: plots.against_claim(["model", "ceiling"], [0.1, 0.3], 0.42, "Recall@10", "Above", [1]),
     "continuation": lambda: plots.continuation(
         [1, 5],
@@ -71,6 +74,7 @@ WORDS = {
     "attention": "head 1 gives 0.40 to “z” (itself)",
     "by_group": "short: Markov 0.200, oracle 0.500; long: Markov 0.400, oracle 0.600",
     "curves": "a 0.100, 0.200, 0.300 at 1, 10, 100; b 0.000, 0.250, 0.500",
+    "curves, one shorter, with ranges": "b 0.300 at 1; a at the last point from 0.800 to 1.000",
     "curves, with a level": "the dashed line is at 0.42, claimed",
     "against_claim": "against the claimed 0.42: model 0.100, ceiling 0.300; hatched: ceiling",
     "continuation": "with 1, 5 seeds, NDCG: a 0.100 0.200; clicks: a 3.000 2.000",

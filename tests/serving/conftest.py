@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from calling import Client
 
 from sasrec_utils.mpd import prepare
 from sasrec_utils.recommender import Recommender, train_recommender
@@ -45,3 +47,19 @@ def copy(data_dir, tmp_path) -> Path:
     """A copy of the data directory, to be changed."""
     shutil.copytree(data_dir, tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def client(server) -> Client:
+    return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def uris(recommender) -> list[str]:
+    return recommender.table(np.arange(1, len(recommender) + 1))["track_uri"].tolist()
+
+
+@pytest.fixture(scope="session")
+def asks(uris) -> list[dict]:
+    rng = np.random.default_rng(2)
+    return [{"tracks": [uris[i] for i in rng.integers(0, len(uris), n % 60)], "k": 1 + n % 25} for n in range(150)]

@@ -98,14 +98,14 @@ def curves(
 ) -> Picture:
     """At most four lines over one axis. `marks`: vertical lines with their text; `level`: a horizontal one.
 
-    `ranges`: for some of the lines, the low and high end of a bar at each point.
+    A line may end before the others. `ranges`: for some of the lines, the low and high end of a bar at each point.
     """
     figure, axes = new_axes(width=7.2)
     right = max(x)
     for index, (name, y) in enumerate(lines.items()):
-        line(axes, x, y, index, name)
+        line(axes, x[: len(y)], y, index, name)
         if ranges and name in ranges:
-            axes.vlines(x, *ranges[name], color=CYCLE[index][0], linewidth=1.4)
+            axes.vlines(x[: len(y)], *ranges[name], color=CYCLE[index][0], linewidth=1.4)
     for place, text in (marks or {}).items():
         axes.axvline(place, color="#5F5F5F", linestyle="--", linewidth=1.2)
         axes.annotate(text, (place, 0), xycoords=("data", "axes fraction"), xytext=(4, 3), textcoords="offset points",
@@ -129,11 +129,12 @@ def curves(
     axes.set(xlabel=xlabel, ylabel=unit)
     axes.set_title(finding)
     each = [
-        f"{name} " + ", ".join(f"{value:.3f}" for value in y) + f" at {', '.join(f'{v:g}' for v in x)}"
+        f"{name} " + ", ".join(f"{value:.3f}" for value in y) + f" at {', '.join(f'{v:g}' for v in x[: len(y)])}"
         for name, y in lines.items()
     ]
     words = f"{unit}, by {xlabel}: {'; '.join(each)}"
-    for name, (low, high) in (ranges or {}).items():
+    for name, ends in (ranges or {}).items():
+        low, high = map(np.asarray, ends)
         words += f"; {name} at the last point from {low[-1]:.3f} to {high[-1]:.3f}"
     if level is not None:
         words += f"; the dashed line is at {level[0]:g}, {level[1]}"
