@@ -48,6 +48,9 @@ def test_the_record_has_both_seeds_and_everything_that_the_notebook_asks_of_it()
 
 def test_every_verdict_holds_for_both_seeds():
     scope = {"pd": pd, "recorded": pd.read_csv(RECORD / "heads.csv").set_index(["seed", "change", "group"])}
+    rows = scope["recorded"].loc[0]
+    scope["effects"] = {change: {g: tuple(rows.loc[(change, g)]) for g in rows.loc[change].index} for change in
+                        rows.index.unique("change")}  # fmt: skip
     exec(cell("claims = ["), scope)
     table = scope["verdicts"]
     assert len(table) >= 8

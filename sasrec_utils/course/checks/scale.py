@@ -31,9 +31,7 @@ def step_bytes(function: Callable[[int, int, int, bool], float]) -> None:
     """Exercise 10.2: bytes that training holds for one table: `step_bytes(rows, dim, used, sparse)`."""
     dense = "dense: the table, its gradient and Adam's two moments, 4 bytes a number"
     expect(function, (1, 1, 0, False), 16, dense)
-    expect(
-        function, (10, 4, 3, False), 640, "dense: all rows are there four times, used or not"
-    )
+    expect(function, (10, 4, 3, False), 640, "dense: all rows are there four times, used or not")
     expect(function, (10, 4, 0, True), 240, "sparse: the table (4 bytes a number) and two numbers for each of its rows")
     expect(function, (10, 4, 1, True), 264, "sparse: a used row has its gradient and its number, 8 bytes (int64)")
     expect(function, (10, 4, 10, True), 480, "sparse: even with all rows used there are no moments of a table's size")
@@ -83,8 +81,6 @@ def received(function: Callable[[int, int, int, int, bool], float]) -> None:
     expect(function, (1, 10, 4, 3, True), 0, "a single process needs nobody")
     expect(function, (2, 10, 4, 3, False), 160, "dense, two processes: 2 (p - 1) / p times a table of 4 bytes a number")
     expect(function, (8, 10, 4, 3, False), 280, "dense: the more processes, the nearer to two tables, and never more")
-    expect(
-        function, (2, 10, 4, 3, True), 72, "sparse: the rows that the other used, 4 bytes a number, 8 for where"
-    )
+    expect(function, (2, 10, 4, 3, True), 72, "sparse: the rows that the other used, 4 bytes a number, 8 for where")
     expect(function, (8, 10, 4, 3, True), 504, "sparse: the used rows of all the others, so it grows with p - 1")
     expect(function, (8, 1_000_000, 4, 3, True), 504, "sparse: how many rows the table has does not matter")

@@ -373,12 +373,15 @@ def cost(measured: Mapping[str, tuple[Sequence[int], Sequence[float], Sequence[f
         axes.plot(sizes, milliseconds, color=OKABE_ITO["blue"], linestyle="", marker="o", label="measured")
         axes.set(xscale="log", yscale="log", xlabel=name)
         axes.set_xticks(sizes, [f"{s:,}" if s < 10_000 else f"{s / 1000:g}k" for s in sizes], fontsize=9)
-        thousands(axes.yaxis)
         axes.minorticks_off()
         each.append(
             f"{name} from {sizes[0]:,} to {sizes[-1]:,} takes {milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms "
             f"(formula {1e3 * formula[0]:.1f} to {1e3 * formula[-1]:.1f})"
         )
+    low, high = panels[0].get_ylim()
+    ticks = [first * 10.0**power for power in range(-3, 6) for first in (1, 2, 5)]
+    panels[0].set_yticks([tick for tick in ticks if low <= tick <= high])
+    thousands(panels[0].yaxis)
     panels[0].set_ylabel("ms a batch (log scale)")
     panels[0].legend(loc="upper left", fontsize=9)
     _title(figure, finding)
