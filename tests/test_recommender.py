@@ -341,7 +341,7 @@ def test_the_rank_of_a_track_is_that_of_evaluation(recommender):
 
 def test_a_track_below_the_list_has_all_its_equals_before_it():
     scores = np.array([9, 4, 3, 1, 1, 1, 0, 7], dtype=np.float32)  # padding, then tracks 1 to 7; 7 is no candidate
-    answer = Recommendation(pd.DataFrame({"track_id": [1, 2]}), [7], [], "", scores, {7})
+    answer = Recommendation(np.array([1, 2]), [7], [], "", scores, {7}, names=None)
     assert [answer.rank(track) for track in range(8)] == [0, 1, 2, 5, 5, 5, 6, 0]
 
 
