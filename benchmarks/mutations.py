@@ -44,14 +44,14 @@ MUTATIONS = [
     # sequences
     Mutation(
         "min_count of a data set",
-        "prepared_dir: str | Path, min_count: int = 2,",
-        "prepared_dir: str | Path, min_count: int = 1,",
+        "    min_count: int = 2,\n",
+        "    min_count: int = 1,\n",
         "test_batches",
     ),
     Mutation(
         "min_count of the vocabulary",
-        "n_catalogue: int, min_count: int = 1)",
-        "n_catalogue: int, min_count: int = 2)",
+        "n_catalogue: int, min_count: int = 1, newcomers",
+        "n_catalogue: int, min_count: int = 2, newcomers",
         "test_sequences",
     ),
     Mutation(
