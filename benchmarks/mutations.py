@@ -44,8 +44,8 @@ MUTATIONS = [
     # sequences
     Mutation(
         "min_count of a data set",
-        "    min_count: int = 2,\n",
-        "    min_count: int = 1,\n",
+        "prepared_dir: str | Path,\n    min_count: int = 2,\n",
+        "prepared_dir: str | Path,\n    min_count: int = 1,\n",
         "test_batches",
     ),
     Mutation(
