@@ -232,7 +232,7 @@ SIZES = {
     500: ((("few plays", 6), ("few plays", 24), ("many plays", 12), ("many plays", 36)), 3, 24),
     1_000: ((("few plays", 6), ("few plays", 12), ("many plays", 12), ("many plays", 24)), 3, 16),
     2_000: ((("few plays", 8),), 1, 12),
-    4_000: ((("many plays", 9),), 1, 10),
+    4_000: ((("few plays", 4),), 1, 10),
     12_000: ((("many plays", 6),), 3, 8),
 }
 ENDS = {"": "mean", " low": "low", " high": "high"}
