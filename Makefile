@@ -39,4 +39,4 @@ lint: setup
 	$(BIN)/python -m ruff check .
 
 clean:
-	rm -rf $(VENV) data/raw/* data/prepared/* data/models/*
+	rm -rf $(VENV) data/raw/* data/prepared/* data/models/* data/release

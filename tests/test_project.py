@@ -51,7 +51,7 @@ def tracked() -> list[Path]:
         paths = [ROOT / name for name in listed if name]
     except (OSError, subprocess.CalledProcessError):
         ignored = {line.rstrip("/") for line in text(".gitignore").splitlines() if line.endswith("/")} | {".git"}
-        ignored |= {"data/raw", "data/prepared", "data/models", "benchmarks/.venv"}
+        ignored |= {"data/raw", "data/prepared", "data/models", "data/release", "benchmarks/.venv"}
         paths = []
         for path in ROOT.rglob("*"):
             parts = path.relative_to(ROOT)
