@@ -22,7 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # A failing property is enough: looking for its smallest case would take longer than all else.
-CONFTEST = """from hypothesis import Phase, settings
+CONFTEST = """
+from hypothesis import Phase, settings
 
 settings.register_profile("mutations", phases=[Phase.explicit, Phase.generate])
 settings.load_profile("mutations")
@@ -298,7 +299,9 @@ def main() -> int:
         for name in ("sasrec_utils", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", copy)
-        (copy / "tests" / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+        shutil.copy(ROOT / "conftest.py", copy)
+        with open(copy / "conftest.py", "a", encoding="utf-8") as file:
+            file.write(CONFTEST)
         ok = True
         print("| mutation | file | result | seconds |\n|---|---|---|---|", flush=True)
         for mutation in chosen:

@@ -18,23 +18,19 @@ import time
 import urllib.request
 from pathlib import Path
 
-import axe_playwright_python
 import nbformat
 import numpy as np
 import pytest
+from headless import complaints, needs_chromium
 
 from sasrec_utils.course import lab
 from sasrec_utils.recommender import Recommender
 from sasrec_utils.sequences import load_dataset
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_recommend.ipynb"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SLOW = 600_000  # ms: the notebook may have to make the data and train the model first
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: install Debian's `chromium`, or name one in CHROMIUM"
-)
+pytestmark = needs_chromium
 
 
 class Lab:
@@ -106,15 +102,6 @@ class Lab:
         page.evaluate("async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame) }")
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(chromium):
     page = chromium.new_page(viewport={"width": 1280, "height": 800})  # a laptop, JupyterLab's sidebar open
@@ -124,13 +111,6 @@ def page(chromium):
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
     page.close()
-
-
-@pytest.fixture
-def screenshots(tmp_path) -> Path:
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def wait(page, condition, pause: int = 50) -> None:
@@ -174,13 +154,6 @@ def fits(picker) -> bool:
                 [...root.querySelectorAll('select, input, button, table')].filter(e => e.checkVisibility())
                     .every(e => { const r = e.getBoundingClientRect(); return r.right <= right && r.width >= 18 }) }"""
     )
-
-
-def complaints(page) -> list[str]:
-    """What axe-core has to say about the picker: nothing, it is hoped."""
-    page.evaluate(Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("() => axe.run('.playlist-picker')")["violations"]
-    return [f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}" for one in found]
 
 
 # What people do
@@ -310,7 +283,7 @@ def test_the_notebook_runs_and_the_picker_follows_every_hand(page, recommender, 
                 page.wait_for_timeout(400)
                 picker.screenshot(path=screenshots / f"picker-{name.lower()}-{width}.png")
                 assert fits(picker)
-            assert complaints(page) == []
+            assert complaints(page, ".playlist-picker") == []
         page.set_viewport_size({"width": 1280, "height": 800})
         assert errors(page) == [] and page.errors == []
         here = (f"http://127.0.0.1:{server.port}/", "data:", "blob:")

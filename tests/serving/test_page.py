@@ -6,36 +6,13 @@ and say so. Screenshots are left in pytest's temporary folder, or in the one tha
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from headless import complaints, needs_chromium
 
 serving = pytest.importorskip("sasrec_utils.serving", reason="the extra `serve` is not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: install Debian's `chromium`, or name one in CHROMIUM"
-)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def screenshots(tmp_path) -> Path:
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+pytestmark = needs_chromium
 
 
 class Page:
@@ -77,16 +54,9 @@ class Page:
                     .every(e => { const r = e.getBoundingClientRect(); return r.width >= 44 && r.height >= 44 })"""
         )
 
-    def complaints(self) -> list[str]:
-        """What axe-core has to say about the page: nothing, it is hoped."""
-        axe = pytest.importorskip("axe_playwright_python")
-        self.page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
-        found = self.page.evaluate("() => axe.run()")["violations"]
-        return [f"{one['id']}: {one['help']}: {one['nodes'][0]['html'][:200]}" for one in found]
-
     def fine(self) -> None:
         """No error, nobody else was asked, nobody is shut out."""
-        assert self.fits() and self.complaints() == []
+        assert self.fits() and complaints(self.page) == []
         assert self.errors == [] and all(url.startswith((self.url, "data:")) for url in self.asked)
 
 

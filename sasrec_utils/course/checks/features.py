@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sasrec_utils.course.checks.trying import Violated, call, check, expect, number
+from sasrec_utils.course.checks.trying import Violated, call, called, check, expect, number
 from sasrec_utils.features import load_features
 
 
@@ -101,12 +101,7 @@ def own_feature(function: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
 
 def _table(function: Callable[[pd.DataFrame], pd.DataFrame], tracks: pd.DataFrame) -> pd.DataFrame:
     """What the learner's function makes of these tracks, by URI."""
-    try:
-        table = function(tracks.copy())
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raise Violated(f"it must not fail: it raises {type(error).__name__}: {error}") from None
+    table = called(function, (tracks.copy(),), "it")
     if not isinstance(table, pd.DataFrame):
         raise Violated(f"it returns a DataFrame, not {type(table).__name__}")
     uris: Sequence[str] = list(table["track_uri"]) if "track_uri" in table else []

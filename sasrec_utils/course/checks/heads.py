@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sasrec_utils.course.checks.trying import Violated, check, tensor
+from sasrec_utils.course.checks.trying import Violated, called, check, tensor
 from sasrec_utils.model import Attention, SASRecConfig
 
 
@@ -42,12 +42,7 @@ def cut_head(function: Callable[[Attention, int], None]) -> None:
             weights.copy_(torch.randn(weights.shape, generator=generator))
         before = {name: weights.clone() for name, weights in layer.named_parameters()}
         shown = f"{function.__name__}(attention with {H} heads of {width} numbers, {head})"
-        try:
-            function(layer, head)
-        except NotImplementedError:
-            raise
-        except Exception as error:
-            raise Violated(f"it must not fail: {shown} raises {type(error).__name__}: {error}") from None
+        called(function, (layer, head), shown)
         own = slice(head * width, (head + 1) * width)
         others = torch.ones(D, dtype=torch.bool)
         others[own] = False

@@ -147,14 +147,19 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def tensor(function: Callable, args: tuple, shape: tuple[int, ...], shown: str) -> torch.Tensor:
-    """The tensor that the learner's function returns, of the right shape; `shown` is the call as a reader knows it."""
+def called(function: Callable, args: tuple, shown: str):
+    """What the learner's function returns; `shown` is the call as a reader knows it, if it fails."""
     try:
-        got = function(*args)
+        return function(*args)
     except NotImplementedError:
         raise
     except Exception as error:
         raise Violated(f"it must not fail: {shown} raises {type(error).__name__}: {error}") from None
+
+
+def tensor(function: Callable, args: tuple, shape: tuple[int, ...], shown: str) -> torch.Tensor:
+    """The tensor that the learner's function returns, of the right shape; `shown` is the call as a reader knows it."""
+    got = called(function, args, shown)
     if not isinstance(got, torch.Tensor):
         raise Violated(f"it returns a tensor: {shown} gives {type(got).__name__}")
     if tuple(got.shape) != shape:
